@@ -1,0 +1,1 @@
+"""Side-by-side measurements: labkit beside the tools people use, in one interleaved run."""

@@ -1,0 +1,72 @@
+"""Capabilities: the pieces that root's power is made of, and giving most of them up.
+
+Sources: capabilities(7), linux/capability.h; the default set is Docker's.
+"""
+
+from labkit import constants as c
+from labkit import syscalls
+from labkit.errors import InvalidConfig
+from labkit.program import Program
+
+#: Every capability in the order of its number.
+_IN_ORDER = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
+    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+)
+NAMES = tuple(_IN_ORDER.split())
+
+#: What a container keeps unless told otherwise.
+_DOCKERS = (
+    "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL "
+    "AUDIT_WRITE"
+)
+DEFAULT = tuple(_DOCKERS.split())
+
+
+def mask(names: "tuple[str, ...]") -> int:
+    """The bit mask of capabilities named with or without their "CAP_". `InvalidConfig`: an unknown name."""
+    bits = 0
+    for name in names:
+        short = name.upper().removeprefix("CAP_")
+        if short not in NAMES:
+            raise InvalidConfig(f"there is no capability called {name!r}; capabilities(7) lists them")
+        bits |= 1 << NAMES.index(short)
+    return bits
+
+
+_bounding_set: list[int] | None = None
+
+
+def bounding_set() -> list[int]:
+    """The numbers of the capabilities in this process's bounding set; looked up once, for it and its children."""
+    global _bounding_set
+    if _bounding_set is None:
+        with open("/proc/sys/kernel/cap_last_cap") as file:
+            count = int(file.read()) + 1
+        _bounding_set = [number for number in range(count) if syscalls.prctl(c.PR_CAPBSET_READ, number)]
+    return _bounding_set
+
+
+def write_keep_only(program: "Program", kept: int) -> None:
+    """Add the system calls that give up every capability outside the mask `kept`, for good, to `program`.
+
+    The bounding set is trimmed first, since that itself takes CAP_SETPCAP; inheritable and ambient end empty, and
+    no_new_privs makes setuid programs and file capabilities powerless: nothing executed from here on gets more.
+    """
+    program.step("giving up capabilities")
+    for number in bounding_set():
+        if not kept >> number & 1:
+            program.call("prctl", c.PR_CAPBSET_DROP, number, 0, 0, 0)
+    program.call("prctl", c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    held = kept & syscalls.capget()[1]
+    program.call("capset", *syscalls.capability_structs(held, held, 0))
+    program.call("prctl", c.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def keep_only(kept: int) -> None:
+    """Give up every capability of the calling process outside the mask `kept`: see `write_keep_only`."""
+    program = Program()
+    write_keep_only(program, kept)
+    program.perform()

@@ -1,0 +1,162 @@
+"""What runs in a child of the zygote that calls functions: wait for a call, make it, answer, wait for the next.
+
+The child stays alive between calls, "parked", so that what a function did to it (its namespaces, its root, its
+mounts) can be looked at from outside. Each call and each answer is one length-prefixed pickle on a socket::
+
+    caller                          child
+      ── (fn, args, kwargs) ──▶      fn(*args, **kwargs)
+      ◀── (VALUE, value) ──          ... or (ERROR, exception, frames)
+      ── end of file ──▶             exit
+
+Imported in the zygote, so that nothing needs importing later: a child that has changed its root would import what
+lies there.
+"""
+
+import gc
+import os
+import pickle
+import socket
+import struct
+import sys
+import traceback
+
+import cloudpickle
+
+from labkit import syscalls
+from labkit.zygote import plain_signals_in_child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, TextIO
+
+LENGTH = struct.Struct("=Q")
+MESSAGE_BYTES_MAX = 1 << 30
+VALUE, ERROR = "value", "error"
+
+
+def start(argument: object, fds: list[int]) -> tuple[int, int]:
+    """Fork a child that serves calls on `fds` = [calls, stdout, stderr]; return its (pid, pidfd). Runs in the zygote.
+
+    `argument` is `(path, cwd, environ)`: the caller's, so that the child imports and finds what the caller would.
+    """
+    pid = os.fork()
+    if pid:
+        return pid, os.pidfd_open(pid)
+    try:
+        _serve(argument, *fds)
+    except BaseException:
+        traceback.print_exc()  # no function of the caller's has run yet, so this is a fault of ours
+    finally:
+        _flush()
+        os._exit(1)
+
+
+def _serve(argument: "Any", calls_fd: int, stdout: int, stderr: int) -> "NoReturn":
+    plain_signals_in_child()
+    gc.enable()
+    os.setsid()
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    calls_fd = os.dup2(calls_fd, 3, inheritable=False)
+    syscalls.close_range(4)
+    sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
+    path, cwd, environ = argument
+    sys.path[:] = path
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environ)
+    calls = socket.socket(fileno=calls_fd)
+    me = os.getpid()
+    while (message := read_message(calls)) is not None:
+        try:
+            answer = _call(message)
+        except SystemExit as error:
+            _flush()
+            os._exit(_exit_code(error))
+        finally:
+            _flush()
+        if os.getpid() != me:
+            os._exit(_end_of_copy(answer))  # the function forked, and this is the copy: only the original answers
+        write_message(calls, answer)
+    os._exit(0)
+
+
+def _text_stream(fd: int) -> "TextIO":
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _call(message: bytes) -> bytes:
+    try:
+        function, args, kwargs = pickle.loads(message)
+        return _pickled(VALUE, function(*args, **kwargs))
+    except SystemExit:
+        raise
+    except BaseException as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]  # without this function's own
+        where = [(frame.filename, frame.lineno, frame.name) for frame in frames]
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        try:
+            return _pickled(ERROR, error, where)
+        except Exception:
+            plain = RuntimeError(f"{type(error).__name__}: {error}")
+            return _pickled(ERROR, plain, where)
+
+
+def _end_of_copy(answer: bytes) -> int:
+    """The exit code of a forked copy, whose exception nobody else would ever see: it is said here."""
+    kind, value, *where = pickle.loads(answer)
+    if kind == VALUE:
+        return 0
+    lines = [f"In a forked child: {type(value).__name__}: {value}", *getattr(value, "__notes__", ())]
+    lines += [f"  line {line} of {name}() in {os.path.basename(file)}" for file, line, name in where[0]]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    return 1
+
+
+def _pickled(*answer: object) -> bytes:
+    return bytes(cloudpickle.dumps(answer))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # the function closed it; its business
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def write_message(sock: socket.socket, payload: bytes) -> None:
+    """Send `payload` behind its length."""
+    sock.sendall(LENGTH.pack(len(payload)) + payload, socket.MSG_NOSIGNAL)
+
+
+def read_message(sock: socket.socket) -> bytes | None:
+    """The next payload; None where the other end has closed between two of them or in the middle of one."""
+    header = _read_exactly(sock, LENGTH.size)
+    if header is None:
+        return None
+    (length,) = LENGTH.unpack(header)
+    if length > MESSAGE_BYTES_MAX:
+        return None
+    return _read_exactly(sock, length)
+
+
+def _read_exactly(sock: socket.socket, count: int) -> bytes | None:
+    chunks = []
+    while count:
+        try:
+            chunk = sock.recv(min(count, 1 << 20))
+        except ConnectionResetError:
+            return None
+        if not chunk:
+            return None
+        chunks.append(chunk)
+        count -= len(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,237 @@
+"""The lab host: a sandbox of namespaces in which everything the labs do takes place, and its end.
+
+On first use a zygote (`labkit.zygote`) is started in fresh mount, network, IPC, UTS and cgroup namespaces, and in a
+user namespace as root where the caller is not root. The learner may mount, bridge and filter there; the machine's own
+mounts and interfaces are out of reach. It has no PID namespace: PIDs seen there are the machine's. All of it exists only as
+long as the zygote does, so ending that is a complete clean-up.
+"""
+
+import atexit
+import fcntl
+import marshal
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from labkit import procfs, zygote
+from labkit.errors import ChildNotStarted, LabkitError, Unsupported
+
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
+
+
+class LabHost:
+    """A running lab host, seen from the process that started it."""
+
+    def __init__(self) -> None:
+        """Start one. `Unsupported`: this machine does not let this user make the namespaces."""
+        self.owner = os.getpid()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        python_fd = _sealed_python()
+        with theirs:
+            # -I -S -E: nothing of the environment decides what this process imports; paths follow in a message.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-E", "-c", _PROGRAM, _import_root(), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                executable=f"/proc/{self.owner}/fd/{python_fd}",
+            )
+        os.close(python_fd)
+        with suppress(BrokenPipeError):
+            self._control.send(marshal.dumps(absolute_import_path()))
+        answer = self._control.recv(zygote.REQUEST_BYTES)
+        if not answer:
+            _, stderr = self._process.communicate()
+            last = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise LabkitError(f"the lab host could not be started: {last[0]}")
+        assert self._process.stderr
+        self._process.stderr.close()
+        kind, *rest = marshal.loads(answer)
+        if kind != "ready":
+            self._process.wait()
+            self._control.close()
+            _, text, notes = rest
+            raise Unsupported(f"this machine does not let you make a lab host ({text})", " ".join(notes) or _DOCTOR)
+        self.pid: int = rest[0]
+        self.keeper_pid = self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def request(self, start: str, argument: Any, descriptors: list[int]) -> "Started":
+        """Have the zygote call `start`, a "module:function" that forks, with `argument` and copies of `descriptors`.
+
+        `argument` is made of plain values (what marshal takes). Raises `ChildNotStarted` where `start` raised.
+        """
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                message = marshal.dumps((start, argument))
+                if len(message) > zygote.REQUEST_BYTES:
+                    raise LabkitError(
+                        f"a request of {len(message)} bytes is too large (at most {zygote.REQUEST_BYTES})"
+                    )
+                try:
+                    socket.send_fds(self._control, [message], [theirs.fileno(), *descriptors], socket.MSG_NOSIGNAL)
+                except (BrokenPipeError, ConnectionResetError):
+                    raise LabkitError(_ENDED) from None
+            data, fds, _, _ = socket.recv_fds(reply, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+            if data[:1] == b"P":
+                return Started(struct.unpack("=i", data[1:])[0], fds[0], reply)
+            if data[:1] == b"F":
+                raise ChildNotStarted(*marshal.loads(data[1:]))
+            raise LabkitError(_ENDED)
+        except BaseException:
+            reply.close()  # should a child have been started meanwhile, this ends it
+            raise
+
+    def end(self) -> None:
+        """End it and all that runs, is mounted or linked in it; returns when nothing is left."""
+        self._control.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Started:
+    """A child just started: its PID, its pidfd, and the socket on which the zygote will say how it ended."""
+
+    __slots__ = ("pid", "pidfd", "reply")
+
+    def __init__(self, pid: int, pidfd: int, reply: socket.socket) -> None:
+        self.pid, self.pidfd, self.reply = pid, pidfd, reply
+
+
+def _sealed_python() -> int:
+    """A copy in memory of the Python that runs us, which nobody can write to; a descriptor.
+
+    The zygote executes it. A container's first program can be told to execute /proc/self/exe, which until that moment
+    is the zygote's program, and later to write to that file (CVE-2019-5736): it finds this copy, not the machine's.
+    """
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        try:
+            fd = os.memfd_create("labkit-python", flags | 0x10)  # MFD_EXEC, known since Linux 6.3
+        except OSError:
+            fd = os.memfd_create("labkit-python", flags)
+    except OSError as error:
+        mend = "allow executable memory files: sysctl vm.memfd_noexec=1"
+        raise Unsupported(f"no executable file can be made in memory ({error.strerror})", mend) from None
+    with open(sys.executable, "rb") as python:
+        while os.sendfile(fd, python.fileno(), None, 1 << 24):
+            pass
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+    return fd
+
+
+_DOCTOR = "`./lab doctor` says what is missing and how to mend it"
+_ENDED = "the lab host has ended, and what ran in it with it; run the cell again to start a new one"
+_current: LabHost | None = None
+_lock = threading.Lock()
+
+
+def current() -> LabHost:
+    """The lab host of this process, started on first use, and anew when it has died."""
+    global _current
+    with _lock:
+        if _current and _current.owner != os.getpid():
+            _current = None  # we are a fork of the process that owns it
+        if _current and not _current.alive:
+            _current.end()
+            _current = None
+        if _current is None:
+            _current = LabHost()
+        return _current
+
+
+def pid() -> int:
+    """The PID of the lab host's zygote, the process to look at for "the host" of the labs."""
+    return current().pid
+
+
+def namespaces() -> dict[str, int]:
+    """The lab host's namespaces, kind by kind, as inodes."""
+    kinds = ("mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time")
+    return {kind: procfs.namespace_inode(pid(), kind) for kind in kinds}
+
+
+def reset() -> None:
+    """End this process's lab host, if it has one; the next use starts a fresh one."""
+    global _current
+    with _lock:
+        if _current and _current.owner == os.getpid():
+            _current.end()
+        _current = None
+
+
+def running() -> list[int]:
+    """The PIDs of all lab hosts of this user on this machine, whichever process started them: of their keepers."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with suppress(OSError, ProcessLookupError):
+                if os.stat(f"/proc/{entry}").st_uid != os.geteuid() and os.geteuid() != 0:
+                    continue
+                stat = procfs.stat(entry)
+                if stat[1] == zygote.PROCESS_NAME and stat[2] != "Z":
+                    found.append((int(entry), int(stat[3])))
+    hosts = {pid for pid, _ in found}
+    return sorted(pid for pid, parent in found if parent not in hosts)
+
+
+def reset_all(timeout: float = 10.0) -> list[int]:
+    """End every lab host of this user on this machine; return their PIDs.
+
+    Keeper and zygote guard each other, so killing one makes the other clean up. `LabkitError`: one did not end.
+    """
+    reset()
+    ended = running()
+    for keeper in ended:
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(keeper)
+            zygotes = [child for child in procfs.children(keeper) if procfs.stat(child)[1] == zygote.PROCESS_NAME]
+            for process in zygotes or [keeper]:
+                os.kill(process, 9)
+            _wait(pidfd, timeout, keeper)
+    return ended
+
+
+def _wait(pidfd: int, timeout: float, pid: int) -> None:
+    import select
+
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            raise LabkitError(
+                f"lab host {pid} did not end within {timeout:.0f} s; look at it with: ps -p {pid} -o stat,wchan"
+            )
+    finally:
+        os.close(pidfd)
+
+
+def absolute_import_path() -> list[str]:
+    """`sys.path` as it must be said to a process with another working directory."""
+    return [entry or os.getcwd() for entry in sys.path]
+
+
+def _import_root() -> str:
+    return str(Path(__file__).resolve().parent.parent)
+
+
+@atexit.register
+def _end_at_exit() -> None:
+    with suppress(Exception):
+        reset()

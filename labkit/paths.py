@@ -1,0 +1,25 @@
+"""Where the course lies and where it keeps what it builds."""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def checkout() -> "Path":
+    """The folder of the course: the one that holds `labs/`, `rootfs/` and this package."""
+    from pathlib import Path  # imported here because the path that starts containers must not pay for it
+
+    return Path(__file__).resolve().parent.parent
+
+
+def state() -> "Path":
+    """The folder for root filesystems, progress and logs: `$LABKIT_STATE`, or `.lab` in the checkout.
+
+    It is not created here; who writes creates what they need.
+    """
+    from pathlib import Path
+
+    override = os.environ.get("LABKIT_STATE")
+    return Path(override) if override else checkout() / ".lab"

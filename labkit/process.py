@@ -1,0 +1,334 @@
+"""The process boundary: run a Python function in a child process, from a notebook, safely.
+
+`run_in_child(fn)` runs a function in a child and gives back what it returned. `spawn(fn)` does so and keeps the child
+alive, so that what the function did to it can be looked at from outside. What the child prints appears where the caller
+prints; an exception of the function is raised in the caller, with the child's traceback as a note.
+
+Every child is forked by the lab host's zygote (`labkit.zygote`), never by the calling process, which has threads.
+Children are held by pidfd, which stays with its process even when the PID is used again.
+"""
+
+import contextlib
+import linecache
+import os
+import pickle
+import select
+import signal as signals
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, Any, ParamSpec, Self, TypeVar
+
+import cloudpickle
+
+from labkit import child as remote
+from labkit import host, syscalls, zygote
+from labkit.errors import ChildDied
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PIPE_READ_BYTES = 65536
+
+
+def run_in_child(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `fn(*args, **kwargs)` in a child process on the lab host; return what it returned.
+
+    The child is root on the lab host, and ends with the call: what it did to itself (namespaces, root, host name) ends
+    with it. `fn` may be a function or closure defined in a notebook cell; arguments and value travel by cloudpickle.
+    Raises what `fn` raised; `ChildDied` where the child ended first; KeyboardInterrupt kills the child.
+    """
+    with Child() as child:
+        return child.call(fn, *args, **kwargs)
+
+
+def spawn(fn: Callable[..., Any], /, *args: Any, wait: bool = True, **kwargs: Any) -> "Child":
+    """Call `fn` in a child that stays alive afterwards, to be looked at; return it once `fn` has returned.
+
+    `fn` may also execute another program: the child then is that program, and its `value` is None. With `wait=False`
+    return at once, for a function that never returns. End the child with `kill()`, or use it in a `with` statement.
+    """
+    child = Child()
+    try:
+        child._spawn(fn, args, kwargs, wait)
+    except BaseException:
+        child.kill()
+        raise
+    return child
+
+
+class Child:
+    """A child process on the lab host that calls functions for us until it is killed."""
+
+    def __init__(self) -> None:
+        calls, their_calls = socket.socketpair()
+        self._calls = calls
+        self.output = Output()
+        try:
+            with their_calls, self.output.writers() as writers:
+                context = (host.absolute_import_path(), os.getcwd(), dict(os.environ))
+                started = host.current().request("labkit.child:start", context, [their_calls.fileno(), *writers])
+        except BaseException:
+            calls.close()
+            self.output.close()
+            raise
+        self.pid = started.pid  #: as the calling process sees it
+        self.pidfd = started.pidfd
+        self.value: Any = None  #: what the function given to `spawn` returned
+        self.exit: Exit | None = None
+        self._reply = started.reply
+
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call another function in this child; return what it returned, or raise what it raised."""
+        self._send_call(fn, args, kwargs)
+        answered, value = self._answer()
+        if not answered:
+            raise ChildDied(f"process {self.pid} {self._how_it_went()} before {_name(fn)}() had returned")
+        return value  # type: ignore[no-any-return]
+
+    def _spawn(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool) -> None:
+        self._send_call(fn, args, kwargs)
+        if wait:
+            answered, self.value = self._answer()
+            if not answered and not self.alive and self.wait() != 0:
+                raise ChildDied(f"process {self.pid} {self._how_it_went()} before {_name(fn)}() had returned")
+        self.output.follow()
+
+    def _send_call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            remote.write_message(self._calls, cloudpickle.dumps((fn, args, kwargs)))
+        except (BrokenPipeError, ConnectionResetError):
+            raise ChildDied(f"process {self.pid} {self._how_it_went()}; it takes no more calls") from None
+
+    def _answer(self) -> tuple[bool, Any]:
+        """Pass output on until the answer comes; (False, None) where the child closed the connection instead."""
+        try:
+            self.output.pass_on_until(self._calls)
+            message = remote.read_message(self._calls)
+        except BaseException:
+            self.kill()
+            raise
+        self.output.drain()
+        if message is None:
+            return False, None
+        kind, value, *where = pickle.loads(message)
+        if kind == remote.ERROR:
+            value.add_note(_traceback(self.pid, where[0]))
+            raise value
+        return True, value
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self.exit is None and not readable(self.pidfd, 0)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; none is sent to a process that has ended."""
+        if self.exit is None:
+            with contextlib.suppress(ProcessLookupError):
+                syscalls.pidfd_send_signal(self.pidfd, number)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return its exit code, or 128 + n where signal n killed it.
+
+        `TimeoutError` after `timeout` seconds. A parked child does not end by itself: kill it, or `call` its end.
+        """
+        if self.exit is None:
+            if not readable(self._reply.fileno(), timeout):
+                raise TimeoutError(f"process {self.pid} has not ended within {timeout} s")
+            self.exit = Exit.receive(self._reply)
+            self._close()
+        return self.exit.code
+
+    def kill(self) -> None:
+        """Kill it, with what it has left in its session, and wait for its end. Twice is as good as once."""
+        self.signal(signals.SIGKILL)
+        self.wait()
+
+    def _close(self) -> None:
+        self._calls.close()
+        self._reply.close()
+        os.close(self.pidfd)
+        self.output.close()
+
+    def _how_it_went(self) -> str:
+        try:
+            self.wait(timeout=1)
+        except TimeoutError:
+            return "is no longer running our code"
+        assert self.exit
+        return str(self.exit)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def __del__(self) -> None:
+        if getattr(self, "exit", self) is None:
+            with contextlib.suppress(Exception):
+                self._close()  # closing the reply socket has the zygote kill it
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid}: {'parked' if self.alive else self.exit or 'ended'}>"
+
+
+class Exit:
+    """How a process ended, and what it had used."""
+
+    def __init__(self, status: int, cpu_usec: int = 0, peak_memory_kib: int = 0) -> None:
+        self.status = status  #: as wait(2) gives it
+        self.cpu_usec = cpu_usec
+        self.peak_memory_kib = peak_memory_kib
+
+    @classmethod
+    def receive(cls, reply: socket.socket) -> "Exit":
+        """Read it from a reply socket; `ChildDied` where the zygote died with the child."""
+        message = reply.recv(zygote.EXIT.size)
+        if not message:
+            return cls(signals.SIGKILL)  # the lab host was ended, and killed it
+        _, status, cpu_usec, peak_memory_kib = zygote.EXIT.unpack(message)
+        return cls(status, cpu_usec, peak_memory_kib)
+
+    @property
+    def code(self) -> int:
+        """The exit code, or 128 + n where signal n ended the process, as shells have it."""
+        code = os.waitstatus_to_exitcode(self.status)
+        return 128 - code if code < 0 else code
+
+    def __str__(self) -> str:
+        code = os.waitstatus_to_exitcode(self.status)
+        return f"was killed by {signals.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+class Output:
+    """The two pipes of a child's output, passed on to the caller's `sys.stdout` and `sys.stderr`, or kept."""
+
+    def __init__(self, keep: bool = False) -> None:
+        self._readers: dict[int, str] = {}
+        self._kept: dict[str, bytearray] | None = {"stdout": bytearray(), "stderr": bytearray()} if keep else None
+        self._partial: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def writers(self) -> Any:
+        """The write ends for stdout and stderr, to be handed to the child; closed on leaving."""
+        ends = []
+        for name in ("stdout", "stderr"):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(reader, False)
+            self._readers[reader] = name
+            ends.append(writer)
+        try:
+            yield ends
+        finally:
+            for end in ends:
+                os.close(end)
+
+    def kept(self, name: str) -> str:
+        """What was kept of "stdout" or "stderr"."""
+        return self._kept[name].decode("utf-8", "replace") if self._kept else ""
+
+    def pass_on_until(self, *others: Any, timeout: float | None = None) -> bool:
+        """Pass output on until one of `others` is readable; False where `timeout` seconds went by first."""
+        poll = select.poll()
+        watched = set()
+        for other in others:
+            fd = other if isinstance(other, int) else other.fileno()
+            watched.add(fd)
+            poll.register(fd, select.POLLIN)
+        for fd in self._readers:
+            poll.register(fd, select.POLLIN)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = [fd for fd, _ in poll.poll(None if left is None else left * 1000)]
+            for fd in ready:
+                if fd in self._readers and not self._read(fd):
+                    poll.unregister(fd)
+            if watched & set(ready):
+                return True
+            if left == 0:
+                return False
+
+    def drain(self) -> None:
+        """Pass on what is in the pipes now."""
+        for fd in tuple(self._readers):
+            self._read(fd, until_empty=True)
+
+    def follow(self) -> None:
+        """From now on, pass output on from a thread, for a child that lives on."""
+        threading.Thread(target=self._follow, name="labkit-output", daemon=True).start()
+
+    def _follow(self) -> None:
+        poll = select.poll()
+        for fd in tuple(self._readers):
+            poll.register(fd, select.POLLIN)
+        open_fds = len(self._readers)
+        while open_fds:
+            for fd, event in poll.poll():
+                if event & select.POLLNVAL or not self._read(fd):
+                    poll.unregister(fd)
+                    open_fds -= 1
+
+    def _read(self, fd: int, until_empty: bool = False) -> bool:
+        """Pass on what `fd` has; False at its end."""
+        with self._lock:
+            while fd in self._readers:
+                try:
+                    data = os.read(fd, _PIPE_READ_BYTES)
+                except BlockingIOError:
+                    return True
+                if not data:
+                    return False
+                self._pass_on(self._readers[fd], data)
+                if not until_empty:
+                    return True
+            return False
+
+    def _pass_on(self, name: str, data: bytes) -> None:
+        if self._kept is not None:
+            self._kept[name] += data
+            return
+        data = self._partial.pop(name, b"") + data
+        # A read may end in the middle of a UTF-8 character; its beginning waits for the rest.
+        cut = next((i for i in range(1, min(4, len(data)) + 1) if data[-i] & 0xC0 == 0xC0), 0)
+        if cut and len(data[-cut:]) < (2 if data[-cut] < 0xE0 else 3 if data[-cut] < 0xF0 else 4):
+            self._partial[name], data = data[-cut:], data[:-cut]
+        stream: IO[str] = getattr(sys, name)
+        stream.write(data.decode("utf-8", "replace"))
+        stream.flush()
+
+    def close(self) -> None:
+        """Pass on the rest and close the pipes."""
+        self.drain()
+        with self._lock:
+            for fd in self._readers:
+                os.close(fd)
+            self._readers.clear()
+
+
+def readable(fd: int, timeout: float | None) -> bool:
+    """Whether `fd` becomes readable within `timeout` seconds; for a pidfd, whether its process ends. None: wait."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def _traceback(pid: int, frames: list[tuple[str, int, str]]) -> str:
+    """The child's frames as text; the source comes from here, since only the notebook knows its cells."""
+    lines = [f"In the child (process {pid}):"]
+    for filename, lineno, name in frames:
+        if f"{os.sep}labkit{os.sep}syscalls.py" in filename:
+            continue  # the wrapper says nothing that its caller's line does not
+        lines.append(f"  line {lineno} of {name}() in {os.path.basename(filename)}")
+        if source := linecache.getline(filename, lineno).strip():
+            lines.append(f"    {source}")
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""The root filesystem: finding one, the plan of what a container's root holds, and moving into it.
+
+Sources: pivot_root(2), mount_namespaces(7), OCI runtime-spec config-linux.md ("Default Filesystems").
+"""
+
+import struct
+
+from labkit import constants as c
+from labkit import mounts, paths
+from labkit.errors import Unsupported
+from labkit.program import Program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: What a container expects below its root: its own /proc (of its own PID namespace), a small /dev, terminals, shared
+#: memory, a read-only /sys. OCI's defaults but for mqueue.
+DEFAULT_PLAN: "tuple[mounts.Step, ...]" = (
+    ("filesystem", "proc", "proc", ("nosuid", "nodev", "noexec"), ()),
+    ("filesystem", "tmpfs", "dev", ("nosuid", "noexec"), ("mode=755", "size=64k")),
+    ("device", "null"),
+    ("device", "zero"),
+    ("device", "full"),
+    ("device", "random"),
+    ("device", "urandom"),
+    ("device", "tty"),
+    ("symlink", "/proc/self/fd", "dev/fd"),
+    ("symlink", "/proc/self/fd/0", "dev/stdin"),
+    ("symlink", "/proc/self/fd/1", "dev/stdout"),
+    ("symlink", "/proc/self/fd/2", "dev/stderr"),
+    ("directory", "dev/pts"),
+    ("filesystem", "devpts", "dev/pts", ("nosuid", "noexec"), ("newinstance", "ptmxmode=0666", "mode=0620")),
+    ("symlink", "pts/ptmx", "dev/ptmx"),
+    ("directory", "dev/shm"),
+    ("filesystem", "tmpfs", "dev/shm", ("nosuid", "nodev", "noexec"), ("mode=1777", "size=64m")),
+    ("filesystem", "sysfs", "sys", ("nosuid", "nodev", "noexec", "ro"), ()),
+)
+
+
+def find(name: str) -> "Path":
+    """The folder of the root filesystem `name` ("busybox") that set-up has built from its recipe in `rootfs/`.
+
+    `Unsupported`: it has not been built yet.
+    """
+    path = paths.state() / "rootfs" / name
+    if not (path / "bin").is_dir():
+        raise Unsupported(f"the root filesystem {name!r} has not been built", "run ./lab setup")
+    return path
+
+
+def write_entry(
+    program: "Program", root: str, plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN, readonly: bool = False
+) -> None:
+    """Add the system calls that make the folder `root` the root, laid out by `plan`, and let go of the old one.
+
+    For a process that has just come into a mount namespace of its own. Nothing of the old root can be reached
+    afterwards but through descriptors that are still open.
+    """
+    program.step("taking the mounts out of the lab host's propagation")
+    # Where the mounts we were given are shared, ours would show up with their owners, and pivot_root would be refused.
+    program.call("mount", None, "/", None, c.MS_REC | c.MS_PRIVATE, None)
+    program.call("umask", 0)  # modes below are meant as they stand
+    program.step(f"mount --rbind {root} {root}")
+    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
+    tree = program.call("open_tree", c.AT_FDCWD, root, flags, returns="root")
+    # pivot_root wants a mount point, so the root becomes one: bound on itself.
+    program.call("move_mount", tree, "", c.AT_FDCWD, root, c.MOVE_MOUNT_F_EMPTY_PATH)
+    mounts.write(program, tree, plan)
+    if readonly:
+        program.step("making the root read-only")
+        # The mount of the root alone: /proc and /dev have their own rules.
+        attributes = struct.pack("=4Q", c.MOUNT_ATTR_RDONLY, 0, 0, 0)
+        program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH, attributes, len(attributes))
+    program.step("pivot_root")
+    program.call("fchdir", tree)
+    # With "." for both, the old root ends up mounted on top of the new one, so that no folder is needed to put it in;
+    # the working directory is still the old root then, and unmounting "." takes that away. pivot_root(2), NOTES.
+    program.call("pivot_root", ".", ".")
+    program.call("umount2", ".", c.MNT_DETACH)
+    program.call("chdir", "/")
+    program.call("umask", 0o022)
+
+
+def enter(root: str, plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN, *, readonly: bool = False) -> None:
+    """Move the calling process, in a mount namespace of its own, into the root filesystem `root`: see `write_entry`."""
+    program = Program()
+    write_entry(program, root, plan, readonly)
+    program.perform()

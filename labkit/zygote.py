@@ -1,0 +1,281 @@
+"""The zygote: one small process of a single thread, from which every child comes.
+
+A Jupyter kernel has a dozen threads and hundreds of megabytes. Forking it is slow, and unsafe: a lock that another
+thread held stays locked in the child for ever. So it forks once, early and by `exec`, this process::
+
+    caller ──requests──▶ zygote ──fork──▶ child, child, child ...
+       ▲                   │ ▲
+       └────── replies ────┘ └─ guards ─▶ keeper
+
+A request is one message with descriptors attached; the first of them is the reply socket, on which the zygote answers
+`P` with the child's PID and pidfd, and, when the child has ended, `X` with how. Each child has a reply socket of its
+own, so that nobody waits for anybody else, and a caller who closes it says "kill that child".
+
+Two processes guard each other and watch the caller. When the caller ends, however it ends, zygote and keeper kill what
+is left. When the zygote is killed, its orphans fall to the keeper, which kills them; when the keeper is, the zygote
+does the same. Both are "child subreapers" (PR_SET_CHILD_SUBREAPER): no orphan of theirs escapes to PID 1.
+
+Before the first request the two move into namespaces of their own: the lab host (`labkit.host`).
+"""
+
+import gc
+import importlib
+import marshal
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+
+from labkit import constants as c
+from labkit import procfs, ready, syscalls
+from labkit.program import CallFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    # What a request names: called in the zygote with the request's argument and descriptors, it forks and returns
+    # (pid, pidfd) of the child. It owns the descriptors only until it returns.
+    Start = Callable[[object, list[int]], tuple[int, int]]
+
+PROCESS_NAME = "labkit-host"  # what `ps -o comm` shows, and by which `labkit.host` finds hosts left behind
+HOST_NAME = "labhost"
+REQUEST_BYTES = 128 * 1024
+REQUEST_DESCRIPTORS = 8
+EXIT = struct.Struct("=ciQQ")  # b"X", wait status, CPU time in µs, peak memory in KiB
+_CAP_SYS_ADMIN = 1 << 21
+
+ready_networks: ready.Ready | None = None  # in the zygote itself
+
+
+def main(control_fd: int) -> "NoReturn":
+    """Become keeper and zygote of the caller at the other end of `control_fd`."""
+    control = socket.socket(fileno=control_fd)
+    caller = syscalls.pidfd_open(os.getppid())
+    sys.path[:] = marshal.loads(control.recv(REQUEST_BYTES))
+    os.setsid()
+    _plain_signals()
+    syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(PROCESS_NAME)
+    try:
+        enter_lab_host()
+    except OSError as error:
+        notes = getattr(error, "__notes__", [])
+        control.send(marshal.dumps(("failed", error.errno, error.strerror, list(notes))))
+        os._exit(1)
+    # A collection in a child would touch, and so copy, every page of the zygote's.
+    gc.disable()
+    keeper = syscalls.pidfd_open(os.getpid())
+    ready_here, ready_there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
+        control.send(marshal.dumps(("ready", os.getpid())))
+        ready_there.close()
+        global ready_networks
+        ready_networks = ready.Ready(ready_here)
+        Zygote(control, caller, keeper).serve()
+    control.close()
+    ready_here.close()
+    _keep(syscalls.pidfd_open(pid), caller, ready_there)
+
+
+def enter_lab_host() -> None:
+    """Move into the namespaces of a new lab host: mount, network, IPC, UTS, cgroup; and user, if not privileged.
+
+    Its mounts are slaves of the machine's: what the machine mounts appears here, and nothing done here appears there.
+    Among themselves they are shared, as systemd leaves a machine's, so that a lab can show what sharing does.
+    """
+    flags = c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWCGROUP
+    uid, gid = os.geteuid(), os.getegid()
+    if syscalls.capget()[0] & _CAP_SYS_ADMIN:
+        syscalls.unshare(flags)
+    else:
+        syscalls.unshare(flags | c.CLONE_NEWUSER)
+        # user_namespaces(7): without privilege outside, one may map oneself alone, and only once setgroups is denied.
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    syscalls.mount(None, "/", None, c.MS_REC | c.MS_SLAVE)
+    syscalls.mount(None, "/", None, c.MS_REC | c.MS_SHARED)
+    syscalls.sethostname(HOST_NAME)
+    syscalls.set_interface_up("lo")
+
+
+class Child:
+    """A child that has not been reaped yet, and where to say how it ended."""
+
+    __slots__ = ("pidfd", "reply")
+
+    def __init__(self, pidfd: int, reply: socket.socket) -> None:
+        self.pidfd, self.reply = pidfd, reply
+
+
+class Zygote:
+    """The loop that starts children on request and tells their callers how they ended."""
+
+    def __init__(self, control: socket.socket, caller: int, keeper: int) -> None:
+        self.control = control
+        self.children: dict[int, Child] = {}  # by PID
+        self.replies: dict[int, Child] = {}  # by the descriptor of its reply socket
+        self.ended_sessions: set[int] = set()  # of children that have ended, while orphans are left
+        self.starts: dict[str, Start] = {}
+        self.caller, self.keeper = caller, keeper
+        self.wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wake-up descriptor is written to
+        self.poll = select.epoll()
+        for fd in (control.fileno(), self.wake, caller, keeper):
+            self.poll.register(fd, select.EPOLLIN)
+
+    def serve(self) -> "NoReturn":
+        """Serve until the caller or the keeper is gone; then kill what is left and exit."""
+        try:
+            while self._turn():
+                pass
+        finally:
+            kill_descendants()
+            os._exit(0)
+
+    def _turn(self) -> bool:
+        # Whose reply socket each is must be known before anything is done: a number may be used again for another one.
+        for fd, child in [(fd, self.replies.get(fd)) for fd, _ in self.poll.poll()]:
+            if fd == self.control.fileno():
+                if not self._request():
+                    return False
+            elif fd == self.wake:
+                os.read(self.wake, 4096)
+                self._reap()
+            elif fd in (self.caller, self.keeper):
+                return False
+            elif child and child is self.replies.get(fd):  # its caller has closed the other end: nobody wants it now
+                self.poll.unregister(fd)
+                with suppress(ProcessLookupError):
+                    syscalls.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        return True
+
+    def _request(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self.control, REQUEST_BYTES, REQUEST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            return False
+        reply_fd, *rest = fds
+        reply = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=reply_fd)
+        try:
+            name, argument = marshal.loads(data)
+            start = self.starts.get(name)
+            if start is None:
+                module, _, function = name.partition(":")
+                start = self.starts[name] = getattr(importlib.import_module(module), function)
+            pid, pidfd = start(argument, rest)
+        except Exception as error:
+            number = error.errno if isinstance(error, OSError) else None
+            text = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}"
+            notes = list(getattr(error, "__notes__", []))
+            step = error.call.step if isinstance(error, CallFailed) else ""
+            _send(reply, b"F" + marshal.dumps((step, number, text, notes)))
+            reply.close()
+        else:
+            self.ended_sessions.discard(pid)
+            self.children[pid] = self.replies[reply_fd] = Child(pidfd, reply)
+            self.poll.register(reply_fd, select.EPOLLRDHUP)
+            _send(reply, b"P" + struct.pack("=i", pid), pidfd)
+        finally:
+            for fd in rest:
+                os.close(fd)
+        return True
+
+    def _reap(self) -> None:
+        with suppress(ChildProcessError):
+            while True:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if not pid:
+                    break
+                child = self.children.pop(pid, None)
+                if child is None:
+                    continue  # an orphan that fell to us
+                self.ended_sessions.add(pid)
+                self._end_sessions()
+                cpu_usec = int((usage.ru_utime + usage.ru_stime) * 1e6)
+                _send(child.reply, EXIT.pack(b"X", status, cpu_usec, usage.ru_maxrss))
+                fd = child.reply.fileno()
+                del self.replies[fd]
+                with suppress(FileNotFoundError):
+                    self.poll.unregister(fd)  # closing would not do: a child forked just now may hold a copy open
+                child.reply.close()
+                os.close(child.pidfd)
+        if self.ended_sessions:
+            self._end_sessions()
+
+    def _end_sessions(self) -> None:
+        """Kill what ended children have left in their sessions: it falls to us, generation after generation."""
+        orphans = [pid for pid in procfs.children(os.getpid()) if pid not in self.children]
+        for pid in orphans:
+            with suppress(ProcessLookupError):
+                if int(procfs.stat(pid)[5]) in self.ended_sessions:
+                    os.kill(pid, signal.SIGKILL)
+        if not orphans:
+            self.ended_sessions.clear()
+
+
+def _send(reply: socket.socket, message: bytes, *descriptors: int) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):
+        # A caller that has gone is no error: closing its end told us to kill the child.
+        socket.send_fds(reply, [message], descriptors, socket.MSG_NOSIGNAL)
+
+
+def _keep(zygote: int, caller: int, asked: socket.socket) -> "NoReturn":
+    """The keeper: wait for the zygote or the caller to end; then see to it that nothing of theirs is left.
+
+    Meanwhile it makes network namespaces ahead of time (`labkit.ready`).
+    """
+    try:
+        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        poll = select.poll()
+        for fd in (zygote, caller, asked.fileno()):
+            poll.register(fd, select.POLLIN)
+        while not (events := {fd for fd, _ in poll.poll()}) & {zygote, caller}:
+            if not ready.make(asked, home):
+                poll.unregister(asked.fileno())  # the zygote is ending
+        if zygote not in events:
+            ended = select.poll()
+            ended.register(zygote, select.POLLIN)
+            ended.poll(2000)  # the zygote has seen the caller end too, and cleans up by itself
+    finally:
+        kill_descendants()
+        os._exit(0)
+
+
+def kill_descendants(timeout: float = 5.0) -> None:
+    """Kill every child of this process, and, since it is a subreaper, every child's child that falls to it then."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for pid in procfs.children(os.getpid()):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            # Reap one, to learn of its children; a process in uninterruptible sleep must not hold us for ever.
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.0005)
+        except ChildProcessError:
+            return
+
+
+def _plain_signals() -> None:
+    """Default actions and an empty mask, for this process and so for every child: Python and Jupyter change some."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def plain_signals_in_child() -> None:
+    """Undo, in a forked child, what the zygote's own loop needs."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)

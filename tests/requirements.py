@@ -1,0 +1,31 @@
+"""Why a test may be skipped, in one vocabulary.
+
+With LABKIT_NO_SKIPS=1 a skip is a failure, except for what the machine itself cannot do: `machine_cannot`.
+"""
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+MACHINE_CANNOT = "this machine cannot: "
+
+
+def machine_cannot(reason: str) -> NoReturn:
+    """Skip, because no installation would make this test run here (another processor, say)."""
+    pytest.skip(MACHINE_CANNOT + reason)
+
+
+def need_root() -> None:
+    """Skip unless root runs the tests."""
+    if os.geteuid() != 0:
+        machine_cannot("be root in a test run of an ordinary user")
+
+
+def need_command(command: str) -> str:
+    """The path of `command`; skip where it is not installed (`./lab test` installs it where it may)."""
+    found = shutil.which(command)
+    if not found:
+        pytest.skip(f"{command} is not installed")
+    return found

@@ -1,0 +1,98 @@
+"""Imports point only downwards, and every module can be imported alone, by anybody, on any Linux."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "labkit"
+
+# A module may import its own layer's "may also" and every layer before it.
+LAYERS = [
+    {"constants", "errors", "paths", "procfs", "syscalls", "program"},
+    {"ready", "zygote", "child", "host", "process"},
+    {"namespaces", "mounts", "rootfs", "capabilities"},
+    {"container"},
+    {"vm"},
+    {"lab"},
+]
+# Siblings of one layer that may import each other, because one is made of the other.
+WITHIN = {
+    "errors": {"constants", "procfs"},
+    "syscalls": {"constants", "errors"},
+    "program": {"constants", "errors", "syscalls"},
+    "paths": set[str](),
+    "procfs": set[str](),
+    "constants": set[str](),
+    "ready": set[str](),
+    "zygote": {"ready"},
+    "child": {"zygote"},
+    "host": {"zygote"},
+    "process": {"child", "host", "zygote"},
+    "namespaces": set[str](),
+    "mounts": set[str](),
+    "rootfs": {"mounts"},
+    "capabilities": set[str](),
+}
+
+
+def _modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def _dotted(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(path: Path) -> set[str]:
+    """The rooms (`labkit.X`) that a module imports anywhere in it, functions and TYPE_CHECKING blocks included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "labkit":
+                found |= {f"labkit.{alias.name}" for alias in node.names}
+            else:
+                found.add(node.module)
+    return {_room(name) for name in found if name.startswith("labkit.")}
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_dotted)
+def test_imports_point_downwards(path: Path) -> None:
+    room = _room(_dotted(path))
+    if not room:
+        return
+    level = next((number for number, layer in enumerate(LAYERS) if room in layer), None)
+    assert level is not None, f"labkit.{room} stands in no layer: give it its place in LAYERS"
+    below = set().union(*LAYERS[:level])
+    if room == "vm":
+        below -= LAYERS[3]  # beside the containers, not above them
+    allowed = below | WITHIN.get(room, set()) | {room}
+    assert _imports(path) - {""} <= allowed
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_dotted)
+def test_imports_alone_and_as_nobody(path: Path) -> None:
+    if path.name == "__main__.py":
+        return
+    program = f"import os; os.geteuid() or (os.setgid(65534), os.setuid(65534)); import {_dotted(path)}"
+    site = os.pathsep.join([str(ROOT), *(entry for entry in sys.path if entry.endswith("site-packages"))])
+    done = subprocess.run(
+        ["/usr/bin/env", "-i", f"PYTHONPATH={site}", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "", "an import printed something"
