@@ -216,8 +216,8 @@ def _pivot_root_ebusy(arguments: tuple[object, ...]) -> str:
 def _umount_einval(arguments: tuple[object, ...]) -> str:
     path = arguments[0] if arguments and isinstance(arguments[0], str) else "It"
     return (
-        f"{path} is not a mount point here, or the mount came from a more privileged namespace and is locked: then only "
-        "the whole tree can be unmounted."
+        f"{path} is not a mount point here, or the mount came from a more privileged namespace and is locked: then "
+        "only the whole tree can be unmounted."
     )
 
 

@@ -2,8 +2,8 @@
 
 On first use a zygote (`labkit.zygote`) is started in fresh mount, network, IPC, UTS and cgroup namespaces, and in a
 user namespace as root where the caller is not root. The learner may mount, bridge and filter there; the machine's own
-mounts and interfaces are out of reach. It has no PID namespace: PIDs seen there are the machine's. All of it exists only as
-long as the zygote does, so ending that is a complete clean-up.
+mounts and interfaces are out of reach. It has no PID namespace: PIDs seen there are the machine's. All of it exists
+only as long as the zygote does, so ending that is a complete clean-up.
 """
 
 import atexit

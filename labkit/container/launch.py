@@ -5,14 +5,15 @@
     caller                 zygote                      child, PID 1 of its namespaces
       ── request ──────▶   write the program
                            clone3(NEWPID, ...) ─────▶  session, network namespace, output,
-                           (sleeps)                    root filesystem, host name, loopback,
-                                                       working directory, capabilities, descriptors,
+                           (sleeps)                    root filesystem, host name, descriptors,
+                                                       working directory, capabilities,
                            ◀─────────────────────────  execve: started; or the call that failed
       ◀── P, pidfd ───     or F, step and errno
       ◀── X, status ──     wait4
 
 Why this order: the network namespace comes before /sys, which shows the network of whoever mounts it. Mounts come
-before capabilities are given up, since mounting takes them. Descriptors go last, since every step before works on some.
+before capabilities are given up, since mounting takes them. Descriptors are closed before the working directory is
+chosen, or /proc/self/fd/N could name one that leads outside (CVE-2024-21626).
 """
 
 import marshal
@@ -59,11 +60,11 @@ class Written:
         rootfs.write_entry(program, root, plan, readonly)
         program.step("setting the host name")
         program.call("sethostname", hostname, len(os.fsencode(hostname)))
+        program.step("closing descriptors")
+        program.call("close_range", 3, _LAST_DESCRIPTOR, 0)
         program.step(CHANGING_DIRECTORY)
         program.call("chdir", cwd)
         capabilities.write_keep_only(program, kept)
-        program.step("closing descriptors")
-        program.call("close_range", 3, _LAST_DESCRIPTOR, 0)
         program.step(EXECUTING)
         variables = tuple(f"{name}={value}" for name, value in env.items())
         # execve(2) does not search; where a candidate is not there, or may not be executed, the next one is tried.

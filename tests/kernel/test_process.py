@@ -21,14 +21,18 @@ from labkit.process import run_in_child, spawn
 
 def test_value_arguments_and_closure() -> None:
     local = {"a": 1}
-    assert run_in_child(lambda x, *, y: (local, x + y, os.getpid()), 2, y=3)[:2] == ({"a": 1}, 5)
+
+    def add(x: int, *, y: int) -> tuple[dict[str, int], int]:
+        return local, x + y
+
+    assert run_in_child(add, 2, y=3) == ({"a": 1}, 5)
     assert run_in_child(os.getpid) != os.getpid()
 
 
 def test_a_function_defined_in_a_cell_travels_by_value() -> None:
-    cell = {"__name__": "__main__"}
+    cell: dict[str, Any] = {"__name__": "__main__"}
     exec("import os\nK = 7\ndef helper(): return K\ndef f(): return helper(), os.getppid()", cell)
-    value, parent = run_in_child(cell["f"])  # type: ignore[arg-type]
+    value, parent = run_in_child(cell["f"])
     assert value == 7
     assert parent == host.pid()
 
@@ -109,7 +113,6 @@ def test_spawned_child_stays_and_takes_more_calls() -> None:
 
     with spawn(isolate, "box") as child:
         assert child.value == "box"
-        assert child.alive
         assert child.call(socket.gethostname) == "box"
         assert procfs.namespace_inode(child.pid, "uts") != host.namespaces()["uts"]
         with pytest.raises(ZeroDivisionError):
@@ -140,12 +143,18 @@ def test_a_spawned_child_whose_function_fails_is_gone() -> None:
     assert procfs.children(host.pid()) == []
 
 
+def join_threads() -> None:
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.join()
+
+
 def test_output_of_a_parked_child_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
     def start_talking() -> None:
         threading.Timer(0.01, lambda: print("later")).start()
 
     with spawn(start_talking) as child:
-        assert child.call(lambda: [t.join() for t in threading.enumerate() if t is not threading.main_thread()])
+        child.call(join_threads)
     assert capfd.readouterr().out == "later\n"
 
 

@@ -39,8 +39,9 @@ def root(tmp_path: Path) -> Path:
     ],
 )
 def test_nonsense_is_refused_in_a_sentence(root: Path, wrong: dict[str, Any], words: str) -> None:
+    valid: dict[str, Any] = {"args": ["true"], "root": root}
     with pytest.raises(InvalidConfig, match=words):
-        Config(**({"args": ["true"], "root": root} | wrong))
+        Config(**(valid | wrong))
 
 
 def test_an_empty_root_and_a_link_to_a_root_are_refused(root: Path, tmp_path: Path) -> None:

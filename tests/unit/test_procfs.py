@@ -53,4 +53,4 @@ def test_a_process_that_is_gone() -> None:
     pid = 2**22 - 1  # above any PID that is given out here
     for look in (procfs.stat, procfs.status, procfs.cmdline, procfs.children, procfs.mountinfo):
         with pytest.raises(ProcessLookupError):
-            look(pid)  # type: ignore[operator]
+            look(pid)

@@ -1,0 +1,186 @@
+"""Ways out of a container that worked on other runtimes, tried here. Each test names what must stop it."""
+
+import ctypes
+import fcntl
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from labkit import capabilities, host, procfs, rootfs
+from labkit.container import run, start
+from labkit.errors import InvalidConfig, StartError
+
+RENAME_EXCHANGE = 2
+
+
+@pytest.fixture
+def root(busybox: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "root"
+    shutil.copytree(busybox, copy, symlinks=True)
+    return copy
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "kept").write_text("kept")
+    return folder
+
+
+def test_the_zygotes_program_is_a_sealed_copy() -> None:
+    """CVE-2019-5736: /proc/self/exe of what becomes the container is not the machine's Python."""
+    exe = f"/proc/{host.pid()}/exe"
+    assert os.readlink(exe).startswith("/memfd:")
+    with open(exe, "rb") as file:
+        seals = fcntl.fcntl(file, fcntl.F_GET_SEALS)
+    assert seals & fcntl.F_SEAL_WRITE
+    assert seals & fcntl.F_SEAL_SEAL
+    with pytest.raises(OSError):
+        open(exe, "r+b").close()
+
+
+def test_no_descriptor_of_ours_is_inside(busybox: Path) -> None:
+    """CVE-2024-21626, first half: only 0, 1, 2 (and the listing's own) are open."""
+    extra, other = os.pipe()
+    os.set_inheritable(extra, True)
+    try:
+        assert run(["ls", "/proc/self/fd"], capture=True).stdout.split() == ["0", "1", "2", "3"]
+    finally:
+        os.close(extra)
+        os.close(other)
+
+
+@pytest.mark.parametrize("fd", range(3, 65))
+def test_the_working_directory_cannot_be_a_descriptor(busybox: Path, fd: int) -> None:
+    """CVE-2024-21626, second half: descriptors are closed before the working directory is entered."""
+    with pytest.raises(StartError):
+        run(["true"], cwd=f"/proc/self/fd/{fd}")
+
+
+@pytest.mark.parametrize("name", ["proc", "dev", "sys"])
+def test_a_mount_point_that_is_a_link_is_refused(root: Path, outside: Path, name: str) -> None:
+    """CVE-2019-19921, CVE-2023-27561, CVE-2026-41579: nothing is mounted or made through a planted link."""
+    (root / name).rmdir()
+    (root / name).symlink_to(outside)
+    with pytest.raises(StartError, match=f"/{name}"):
+        run(["true"], root=root)
+    assert sorted(path.name for path in outside.iterdir()) == ["kept"]
+    (root / name).unlink()
+    (root / name).symlink_to("/etc")  # a link that stays inside is a mount point elsewhere, and refused as well
+    with pytest.raises(StartError, match=f"/{name}"):
+        run(["true"], root=root)
+
+
+def test_links_on_the_way_to_a_mount_point_stay_inside(root: Path, outside: Path) -> None:
+    """CVE-2021-30465: the parent of a mount point is resolved inside the root, whatever it links to."""
+    (root / "data").symlink_to(f"../../../../../../..{outside}")
+    plan = (*rootfs.DEFAULT_PLAN, ("bind", str(outside), "data/below", ()))
+    with pytest.raises(StartError):
+        run(["true"], root=root, plan=plan)
+    assert sorted(path.name for path in outside.iterdir()) == ["kept"]
+
+
+def test_a_fake_procfs_is_covered_by_a_real_one(root: Path) -> None:
+    """CVE-2019-16884: a folder of the image with contents never stands in for /proc."""
+    (root / "proc").chmod(0o755)
+    (root / "proc" / "self").mkdir()
+    (root / "proc" / "self" / "status").write_text("fake")
+    completed = run(["sh", "-c", "cat /proc/self/status; stat -f -c %T /proc"], root=root, capture=True)
+    assert "fake" not in completed.stdout
+    assert completed.stdout.rstrip().endswith("proc")
+
+
+def test_a_fake_device_is_not_used(root: Path) -> None:
+    """CVE-2025-31133: /dev/null is the device, whatever the image has there."""
+    (root / "dev" / "null").write_text("fake")
+    said = run(["sh", "-c", "stat -c '%t:%T %F' /dev/null; wc -c < /dev/null"], root=root, capture=True).stdout
+    assert said.split("\n")[0] == "1:3 character special file"
+    assert said.split("\n")[1].strip() == "0"
+
+
+def test_the_capability_sets_are_exact(busybox: Path) -> None:
+    """CVE-2022-29162: inheritable and ambient empty, bounding trimmed, no new privileges."""
+    text = run(["cat", "/proc/self/status"], capture=True).stdout
+    status = {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    kept = f"{capabilities.mask(capabilities.DEFAULT):016x}"
+    sets = {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    assert sets == {"CapInh": "0" * 16, "CapPrm": kept, "CapEff": kept, "CapBnd": kept, "CapAmb": "0" * 16}
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "mount -t tmpfs none /mnt",
+        "umount /proc",
+        "unshare -m true",
+        "mount -t cgroup none /mnt",
+        "hostname other",
+        "mount -o remount,rw /sys",
+        "chroot /proc/1/root/.. ls /work",
+        "ip link set lo down",
+    ],
+)
+def test_what_root_in_a_container_may_not(busybox: Path, script: str) -> None:
+    """CVE-2022-0492 and its like: without CAP_SYS_ADMIN and CAP_NET_ADMIN the walls cannot be moved."""
+    completed = run(["sh", "-c", script], capture=True)
+    assert completed.exit_code != 0, completed
+    assert "not found" not in completed.stderr.replace("can't open", "")
+
+
+def test_a_second_chroot_does_not_lead_out(root: Path) -> None:
+    """The classic way out of chroot, which pivot_root has nothing to give for: there is no old root above."""
+    script = "mkdir -p /tmp/in; chroot /tmp/in true; cd ../../../../../../..; ls"
+    listed = run(["sh", "-c", script], root=root, capture=True).stdout.split()
+    assert sorted(listed) == sorted(path.name for path in root.iterdir())
+
+
+def test_no_control_socket_is_in_the_abstract_namespace(busybox: Path) -> None:
+    """CVE-2020-15257: our sockets have no name that a container with the host's network could connect to."""
+    with start(["sleep", "1000"]):
+        for pid in (os.getpid(), host.pid()):
+            names = [
+                line.split()[7] for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:] if "@" in line
+            ]
+            assert not [name for name in names if "lab" in name]
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "x\0y", "x" * 300, "", " ", "-x"])
+def test_names_that_are_paths_or_worse_are_refused(busybox: Path, name: str) -> None:
+    with pytest.raises(InvalidConfig):
+        run(["true"], hostname=name)
+
+
+@pytest.mark.timeout(180)
+def test_a_mount_point_exchanged_all_the_time(root: Path, outside: Path) -> None:
+    """CVE-2021-30465, CVE-2024-45310: a thread exchanges /dev and a link to outside during many starts."""
+    (root / "trap").symlink_to(outside)
+    libc = ctypes.CDLL(None, use_errno=True)
+    dev, trap = os.fsencode(root / "dev"), os.fsencode(root / "trap")
+    stop = threading.Event()
+
+    def exchange() -> None:
+        while not stop.is_set():
+            libc.renameat2(-100, dev, -100, trap, RENAME_EXCHANGE)
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    started = refused = 0
+    try:
+        for _ in range(1000):
+            try:
+                run(["true"], root=root)
+                started += 1
+            except StartError:
+                refused += 1
+    finally:
+        stop.set()
+        thread.join()
+    assert sorted(path.name for path in outside.iterdir()) == ["kept"]
+    assert str(outside) not in [mount.mount_point for mount in procfs.mountinfo(host.pid())]
+    assert started, "the race was never won by the honest side"
+    assert refused, "the race was never won by the attacker, so nothing was tested"
