@@ -160,6 +160,14 @@ def _mount_eperm(arguments: tuple[object, ...]) -> str:
     return _no_capability("CAP_SYS_ADMIN", "Mounting")
 
 
+def _new_filesystem_eperm(arguments: tuple[object, ...]) -> str:
+    return (
+        "In a user namespace, /proc and /sys can be mounted anew only where the ones that are visible already have "
+        "nothing mounted over them; an outer container often masks parts of them. Run it with less masking (Docker: "
+        "--security-opt systempaths=unconfined), or on the machine itself."
+    )
+
+
 def _mount_einval(arguments: tuple[object, ...]) -> str | None:
     flags = arguments[3] if len(arguments) > 3 and isinstance(arguments[3], int) else 0
     propagation = c.MS_SHARED | c.MS_SLAVE | c.MS_PRIVATE | c.MS_UNBINDABLE
@@ -210,7 +218,10 @@ def _pivot_root_einval(arguments: tuple[object, ...]) -> str:
 
 
 def _pivot_root_ebusy(arguments: tuple[object, ...]) -> str:
-    return "The new root or put_old is on the root mount that this process already has; it must be another mount."
+    return (
+        "The new root or put_old is on the root mount that this process already has; it must be another mount. "
+        "Bind-mount it on itself first (MS_BIND)."
+    )
 
 
 def _umount_einval(arguments: tuple[object, ...]) -> str:
@@ -269,6 +280,8 @@ _CAUSES: "dict[tuple[str, int], Callable[[tuple[object, ...]], str | None]]" = {
     ("mount", ENODEV): _mount_enodev,
     ("mount", ENOENT): _mount_enoent,
     ("mount", EBUSY): _mount_ebusy,
+    ("fsconfig", EPERM): _new_filesystem_eperm,
+    ("fsmount", EPERM): _new_filesystem_eperm,
     ("umount2", EINVAL): _umount_einval,
     ("umount2", EBUSY): _umount_ebusy,
     ("umount2", EPERM): lambda _: _no_capability("CAP_SYS_ADMIN", "Unmounting"),

@@ -177,12 +177,12 @@ def reset() -> None:
 
 
 def running() -> list[int]:
-    """The PIDs of all lab hosts of this user on this machine, whichever process started them: of their keepers."""
+    """The PIDs (of the keepers) of the lab hosts that this user runs from this checkout, whoever began them."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with suppress(OSError, ProcessLookupError):
-                if os.stat(f"/proc/{entry}").st_uid != os.geteuid() and os.geteuid() != 0:
+                if os.stat(f"/proc/{entry}").st_uid != os.geteuid() or _import_root() not in procfs.cmdline(entry):
                     continue
                 stat = procfs.stat(entry)
                 if stat[1] == zygote.PROCESS_NAME and stat[2] != "Z":
@@ -192,7 +192,7 @@ def running() -> list[int]:
 
 
 def reset_all(timeout: float = 10.0) -> list[int]:
-    """End every lab host of this user on this machine; return their PIDs.
+    """End every lab host that this user runs from this checkout; return their PIDs.
 
     Keeper and zygote guard each other, so killing one makes the other clean up. `LabkitError`: one did not end.
     """

@@ -26,7 +26,7 @@ from contextlib import suppress
 
 from labkit import constants as c
 from labkit import syscalls
-from labkit.errors import os_error
+from labkit.errors import explain, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class CallFailed(OSError):
     def __init__(self, number: int, call: Call) -> None:
         super().__init__(number, os.strerror(number))
         self.call = call
+        if note := explain(call.name, number, call.arguments):
+            self.add_note(note)
 
 
 class Program:

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from labkit import host, namespaces, procfs, rootfs
+from labkit import constants as c
+from labkit import host, namespaces, procfs, rootfs, syscalls
 from labkit.container import run, start
 from labkit.container.config import Config
 from labkit.errors import CommandNotFound, CommandNotRunnable, InvalidConfig, StartError, Unsupported
-from labkit.process import readable
+from labkit.process import readable, run_in_child
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def sh(script: str, **config: Any) -> str:
@@ -264,8 +267,7 @@ def test_killed_in_the_middle_of_starting_nothing_is_left(busybox: Path, victim:
         "print(host.current().keeper_pid, host.pid(), flush=True)\n"
         "for thread in threads: thread.start()\n"
     )
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {"PYTHONPATH": root, "PATH": os.environ["PATH"], "LABKIT_STATE": str(busybox.parents[1])}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "LABKIT_STATE": str(busybox.parents[1])}
     rng = random.Random(7)
     for _ in range(10):
         with subprocess.Popen(
@@ -292,3 +294,30 @@ def test_killed_in_the_middle_of_starting_nothing_is_left(busybox: Path, victim:
 
 def _exists(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+def become_root_of_a_new_user_namespace() -> None:
+    syscalls.unshare(c.CLONE_NEWUSER | c.CLONE_NEWNS)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text("0 0 1")
+    Path("/proc/self/gid_map").write_text("0 0 1")
+
+
+def test_a_masked_proc_is_explained(busybox: Path) -> None:
+    """As in an ordinary Docker container: with something mounted over part of /proc, there is no new one to be had."""
+
+    def masked() -> str:
+        become_root_of_a_new_user_namespace()
+        syscalls.mount("none", "/proc/bus", "tmpfs")
+        become_root_of_a_new_user_namespace()  # in which the mounts of the one before are locked
+        done = subprocess.run(
+            [sys.executable, "-c", "from labkit.container import run; run(['true'])"],
+            env={"PYTHONPATH": str(ROOT), "LABKIT_STATE": str(busybox.parents[1])},
+            capture_output=True,
+            text=True,
+        )
+        return done.stderr
+
+    said = run_in_child(masked)
+    assert "at: mount -t proc" in said
+    assert "an outer container often masks" in said
