@@ -1,0 +1,33 @@
+"""MicroVMs: another kernel in seconds, with this machine's own files in it.
+
+    from labkit import vm
+    vm.run(["uname", "-r"])                     # boots, prints the guest's kernel, ends the machine
+    vm.run(["sh", "-c", "cat /sys/fs/cgroup/cgroup.controllers"], kind="qemu", capture=True).stdout
+    vm.kinds()                                  # {"uml": None, "qemu": Unsupported(...)}: None is "can run here"
+
+Read in this order: `command` (what a caller asks for), `machine` (one machine, seen from the host), `guest` and `root`
+(the same, from inside), `streams` (the line between them), `uml` and `qemu` (the two kinds), `kernels` (where theirs
+come from), `keeper` (why nothing is left behind).
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from labkit.vm.cli import main
+    from labkit.vm.command import Completed, kinds, offer, run
+    from labkit.vm.machine import MachineDied, TimedOut
+
+__all__ = ["Completed", "MachineDied", "TimedOut", "kinds", "main", "offer", "run"]
+
+_HOME = {
+    "main": "cli", "Completed": "command", "kinds": "command", "offer": "command", "run": "command",
+    "MachineDied": "machine", "TimedOut": "machine",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: the guest imports this package too, and pays for every import."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,164 @@
+"""QEMU: a whole emulated computer, with KVM where that works and in software (tcg) elsewhere.
+
+The kernel is a distribution's, booted directly with a small first root file system (an initramfs) that loads the
+drivers and mounts the host's files over 9p, a file protocol that QEMU itself serves. The switch `readonly=on` is on
+QEMU's side: nothing in the guest can lift it.
+
+Works for amd64. For arm64 the names are given as QEMU documents them (`-M virt`, console ttyAMA0).
+"""
+
+import json
+import lzma
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from labkit import paths
+from labkit.errors import Unsupported
+from labkit.vm import cpio, keeper, kernels
+from labkit.vm.machine import Boot, Share
+
+NAME = "qemu"
+CHANNEL = "vport*p1"  # in /dev: the first port of the one virtio-serial card, wherever that is plugged in
+UNREAD_LIMIT: int | None = None
+BOOT_TIMEOUT_S = 240.0
+KVM_TRIAL_S = 20.0
+
+_PROGRAM, _MACHINE, _CONSOLE, _PACKAGE = {
+    "aarch64": ("qemu-system-aarch64", "virt", "ttyAMA0", "qemu-system-arm"),
+}.get(platform.machine(), ("qemu-system-x86_64", "q35", "ttyS0", "qemu-system-x86"))
+
+_MODULES = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"]
+_9P = "trans=virtio,version=9p2000.L,msize=512000"
+
+# `switch_root` makes /host the root and starts the init script, which lies there at the same path as on the host.
+_INIT = """\
+#!/bin/busybox sh
+set -e
+b=/bin/busybox
+$b mount -t devtmpfs devtmpfs /dev
+exec < /dev/console > /dev/console 2>&1
+while read module; do $b insmod /modules/$module; done < /modules/order
+if [ ! -e /init-path ]; then echo labvm-is-up > /dev/console; $b poweroff -f; fi
+$b mount -t 9p -o ro,cache=loose,@9P@ root /host
+$b mount -o move /dev /host/dev
+exec $b switch_root /host "$($b cat /init-path)"
+""".replace("@9P@", _9P)
+
+
+def check() -> None:
+    """Raise Unsupported, with what to do, if no machine of this kind can be started here. Downloads nothing."""
+    if shutil.which(_PROGRAM) is None:
+        raise Unsupported("QEMU is not installed", f"sudo apt install {_PACKAGE}")
+    if kernels.linux(fetch=False) is None and not kernels.can_fetch():
+        raise Unsupported(
+            "there is no kernel for QEMU to boot", "sudo apt install linux-image-$(dpkg --print-architecture)"
+        )
+
+
+def prepare(boot: Boot) -> list[str]:
+    """The command that boots the machine."""
+    kernel = kernels.linux(fetch=True)
+    assert kernel is not None
+    boot.module_tree = str(kernel.modules)
+    initramfs = boot.folder / "initramfs"
+    write_initramfs(initramfs, kernel, boot.init)
+    shares = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"]
+    shares += ["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]
+    for number, path in enumerate(boot.writable):
+        folder = str(path).replace(",", ",,")
+        shares += ["-fsdev", f"local,id=share{number},path={folder},security_model=none,multidevs=remap"]
+        shares += ["-device", f"virtio-9p-pci,fsdev=share{number},mount_tag=share{number}"]
+    line = ["-chardev", f"socket,id=line,fd={boot.channel_fd}"]
+    line += ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line,name=labvm"]
+    return [*machine(kernel, initramfs, boot.memory_mib, kvm=kvm_works(kernel)), *shares, *line]
+
+
+def machine(kernel: kernels.Kernel, initramfs: Path, memory_mib: int, *, kvm: bool) -> list[str]:
+    """The computer, without its shared folders: two processors, memory, and the kernel's messages on stdout."""
+    accelerator = ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    return [
+        *(_PROGRAM, "-M", _MACHINE, *accelerator, "-smp", "2", "-m", f"{memory_mib}M"),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
+        *("-kernel", str(kernel.image), "-initrd", str(initramfs)),
+        *("-append", f"console={_CONSOLE} quiet panic=-1 random.trust_cpu=on cgroup_no_v1=all"),
+    ]
+
+
+def share(path: Path, number: int) -> Share:
+    """How the guest mounts a host folder writable. `cache=mmap`: SQLite and Jupyter map files they write."""
+    return Share(path=str(path), source=f"share{number}", type="9p", data=f"{_9P},cache=mmap")
+
+
+def write_initramfs(target: Path, kernel: kernels.Kernel, init: Path | None) -> None:
+    """Write the first root file system; without `init` the machine says that it is up, and switches itself off."""
+    modules = kernels.with_dependencies(kernel.modules, _MODULES)
+    names = [path.name.removesuffix(".xz").removesuffix(".zst") for path in modules]
+    with target.open("wb") as file:
+        archive = cpio.Writer(file)
+        for folder in ("bin", "dev", "host", "modules"):
+            archive.folder(folder)
+        archive.file("bin/busybox", kernels.busybox().read_bytes(), 0o755)
+        archive.file("init", _INIT.encode(), 0o755)
+        archive.file("modules/order", "".join(f"{name}\n" for name in names).encode())
+        for path, name in zip(modules, names, strict=True):
+            archive.file(f"modules/{name}", _module(path))
+        if init:
+            archive.file("init-path", os.fsencode(init))
+        archive.close()
+
+
+def _module(path: Path) -> bytes:
+    """A kernel module as the kernel wants it; distributions compress them in different ways."""
+    if path.suffix == ".xz":
+        return lzma.decompress(path.read_bytes())
+    if path.suffix == ".zst":
+        if shutil.which("zstd") is None:
+            raise Unsupported("this kernel's modules are compressed with zstd", "sudo apt install zstd")
+        return subprocess.run(["zstd", "-dcq", path], stdout=subprocess.PIPE, check=True).stdout
+    return path.read_bytes()
+
+
+def kvm_works(kernel: kernels.Kernel) -> bool:
+    """Whether this very kernel boots with KVM here, found by trying once per boot of the host.
+
+    /dev/kvm proves little: inside some clouds' machines it exists, runs small guests, and a 64-bit kernel hangs.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    circumstances = [
+        Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        str(kernel.image),
+        os.geteuid(),
+    ]
+    record = paths.state() / "vm" / f"kvm-{os.geteuid()}.json"
+    try:
+        known = json.loads(record.read_text())
+        if known["circumstances"] == circumstances:
+            return bool(known["works"])
+    except (OSError, ValueError, KeyError):
+        pass
+    works = _try_kvm(kernel)
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"circumstances": circumstances, "works": works}))
+    except OSError:
+        pass  # then it is found out again the next time
+    return works
+
+
+def _try_kvm(kernel: kernels.Kernel) -> bool:
+    folder = tempfile.mkdtemp(prefix="labvm-kvm-")
+    initramfs = Path(folder, "initramfs")
+    write_initramfs(initramfs, kernel, None)
+    argv = keeper.command(folder, machine(kernel, initramfs, 256, kvm=True))
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          start_new_session=True) as trial:  # fmt: skip
+        try:
+            return b"labvm-is-up" in trial.communicate(timeout=KVM_TRIAL_S)[0]
+        except subprocess.TimeoutExpired:
+            trial.terminate()  # the keeper then ends the machine
+            return False
