@@ -1,0 +1,61 @@
+"""The commands of `./lab` and of `labkit`. Each command's module is imported only when it is called."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+# command: (module, function, one line)
+COMMANDS = {
+    "open": ("labkit.lab.serve", "main", "open the course in JupyterLab"),
+    "doctor": ("labkit.lab.doctor", "main", "what this machine can do, and how to mend the rest"),
+    "reset": ("labkit.lab.reset", "main", "end everything the labs left running"),
+    "test": ("labkit.lab.testrun", "main", "run every test"),
+    "bench": ("labkit.lab.cli", "bench", "start-up times beside crun, runc and bubblewrap"),
+    "vm": ("labkit.vm", "main", "run a command, or the labs, in a small virtual machine"),
+    "release": ("labkit.lab.release", "main", "make the notebooks anew from their sources"),
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:<9} {summary}" for name, (_, _, summary) in COMMANDS.items()]
+    return "Usage: labkit COMMAND [...]\n\n" + "\n".join(lines) + "\n\nlabkit COMMAND --help says more."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. No traceback reaches the user for what they can mend themselves."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    name, *rest = words
+    if name not in COMMANDS:
+        print(f"lab: there is no command '{name}'. labkit --help lists them.", file=sys.stderr)
+        return 2
+    from labkit import paths
+    from labkit.errors import LabkitError
+
+    if not (paths.checkout() / "labs").is_dir():
+        print("lab: this works from a checkout of the course: git clone it, then ./lab in it.", file=sys.stderr)
+        return 1
+    module, function, _ = COMMANDS[name]
+    if name == "vm" and rest[:1] == ["--labs"]:
+        module, rest = "labkit.lab.invm", rest[1:]
+    try:
+        return int(getattr(importlib.import_module(module), function)(rest) or 0)
+    except LabkitError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to be said at exit
+        return 0
+
+
+def bench(argv: Sequence[str]) -> int:
+    """Hands over to the benchmarks, which lie in the checkout, beside the package."""
+    from labkit import paths
+
+    os.chdir(paths.checkout())
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *argv])

@@ -1,0 +1,34 @@
+"""`./lab --vm`: the course in a microVM. JupyterLab runs inside; its port is forwarded from 127.0.0.1 here.
+
+Notebooks and progress are this machine's own, shared writable; everything else that a lab changes goes with the VM.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from labkit import paths, vm
+from labkit.lab import serve
+
+MEMORY_MIB = 2048
+PORTS = range(8888, 8988)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="./lab --vm", description="Open the course in a microVM.")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--kind", choices=["uml", "qemu"])
+    options = parser.parse_args(argv)
+    port = options.port or next((port for port in PORTS if serve.port_is_free(port)), PORTS.start)
+    labs, state = paths.checkout() / "labs", paths.state()
+    program = [sys.executable, "-I", str(paths.checkout() / "labkit/lab/serve.py")]
+    print("Starting the virtual machine; JupyterLab needs half a minute in it. Ctrl-C ends both.", flush=True)
+    return vm.run(
+        [*program, "--no-vm", "--no-browser", "--port", str(port)],
+        kind=options.kind,
+        cwd=labs,
+        env={"LABKIT_STATE": str(state), "LABKIT_IN_VM": "1", "HOME": "/run"},
+        memory_mib=MEMORY_MIB,
+        writable=[labs, state],
+        forward=[(port, port)],
+    ).exit_code

@@ -1,0 +1,183 @@
+"""The facts about this machine that decide which labs can run on it. Looked at and tried, never guessed."""
+
+import json
+import os
+import platform
+import pwd
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labkit import paths, procfs
+
+CONTROLLERS = ("cpu", "memory", "pids", "io", "cpuset")
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """`version` is v2, hybrid (v1 with an empty v2 tree beside it), v1 or none."""
+
+    version: str
+    available: tuple[str, ...] = ()  # v2 controllers that the kernel has
+    delegated: tuple[str, ...] = ()  # those of them that this user may hand on below `group`
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was found. `trials` has a line per thing tried: empty, or why the kernel refused."""
+
+    system: str
+    kernel: str
+    architecture: str
+    python: str
+    user: str
+    uid: int
+    container: str  # docker, podman, lxc, ... or empty
+    trials: dict[str, str]
+    sysctls: dict[str, str]
+    seccomp: bool  # a seccomp filter is on this process, as in a container
+    subordinate_ids: int
+    newuidmap: bool
+    cgroups: Cgroups
+    kvm_device: bool
+    vm_kinds: dict[str, str]  # kind: empty if it can run here, else what it lacks
+    disk_free_bytes: int
+    memory_bytes: int
+    memory_available_bytes: int
+    rootfs: tuple[str, ...]
+    lab_hosts: tuple[int, ...] = field(default=())
+
+
+def examine() -> Machine:
+    """Looks at everything; about a tenth of a second."""
+    meminfo = _table("/proc/meminfo")
+    here = paths.checkout()
+    root_folder = paths.state() / "rootfs"
+    return Machine(
+        system=_system(),
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        python=platform.python_version(),
+        user=_user(os.getuid()),
+        uid=os.getuid(),
+        container=_container(),
+        trials=_trials(),
+        sysctls=_sysctls(),
+        seccomp=procfs.status("self").get("Seccomp", "0") == "2",
+        subordinate_ids=_subordinate_ids(Path("/etc/subuid"), _user(os.getuid()), os.getuid()),
+        newuidmap=shutil.which("newuidmap") is not None,
+        cgroups=_cgroups(),
+        kvm_device=Path("/dev/kvm").exists(),
+        vm_kinds=_vm_kinds(),
+        disk_free_bytes=shutil.disk_usage(here).free,
+        memory_bytes=_kib(meminfo.get("MemTotal", "0")),
+        memory_available_bytes=_kib(meminfo.get("MemAvailable", "0")),
+        rootfs=tuple(sorted(path.name for path in root_folder.glob("[!.]*") if (path / "bin").is_dir())),
+        lab_hosts=_lab_hosts(),
+    )
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return platform.system()
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # such as in `docker run --user 1234`
+        return str(uid)
+
+
+def _container() -> str:
+    if Path("/.dockerenv").exists():
+        return "docker"
+    for path in (Path("/run/.containerenv"), Path("/run/systemd/container")):
+        if path.exists():
+            return "podman" if path.name == ".containerenv" else path.read_text().strip()
+    return ""
+
+
+def _trials() -> dict[str, str]:
+    probe = Path(__file__).with_name("probe.py")
+    run = subprocess.run([sys.executable, "-I", probe], capture_output=True, text=True, timeout=60)
+    if run.returncode != 0:
+        last = (run.stderr.strip().splitlines() or ["no output"])[-1]
+        return {"probe": f"the trials could not be made: {last}"}
+    found: dict[str, str] = json.loads(run.stdout)
+    return found
+
+
+def _sysctls() -> dict[str, str]:
+    """The settings that restrict user namespaces, where the kernel has them. user_namespaces(7)."""
+    names = (
+        "kernel/unprivileged_userns_clone",
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "user/max_user_namespaces",
+    )
+    found = {}
+    for name in names:
+        try:
+            found[name.replace("/", ".")] = Path("/proc/sys", name).read_text().strip()
+        except OSError:
+            continue
+    return found
+
+
+def _subordinate_ids(file: Path, user: str, uid: int) -> int:
+    """How many uids `user` may map besides their own. subuid(5)."""
+    try:
+        lines = [line.strip().split(":") for line in file.read_text().splitlines()]
+    except OSError:
+        return 0
+    return sum(int(line[2]) for line in lines if len(line) == 3 and line[0] in (user, str(uid)) and line[2].isdigit())
+
+
+def _cgroups() -> Cgroups:
+    mounts = [mount for mount in procfs.mountinfo() if mount.filesystem in ("cgroup", "cgroup2")]
+    unified = next((mount.mount_point for mount in mounts if mount.filesystem == "cgroup2"), None)
+    if unified is None:
+        return Cgroups("v1" if mounts else "none")
+    own = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/")
+    available = _words(Path(unified, "cgroup.controllers"))
+    version = "hybrid" if any(mount.filesystem == "cgroup" for mount in mounts) else "v2"
+    uid = os.getuid()
+    # Where a group of our own could be made: our cgroup, or the part systemd delegates to a user.
+    for group in (own, f"/user.slice/user-{uid}.slice/user@{uid}.service"):
+        folder = Path(unified + group)
+        if os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK):
+            return Cgroups(version, available, _words(folder / "cgroup.controllers"), group)
+    return Cgroups(version, available, (), own)
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text().split())
+    except OSError:
+        return ()
+
+
+def _vm_kinds() -> dict[str, str]:
+    from labkit import vm
+
+    return {name: "" if lack is None else str(lack) for name, lack in vm.kinds().items()}
+
+
+def _lab_hosts() -> tuple[int, ...]:
+    from labkit import host
+
+    return tuple(host.running())
+
+
+def _table(path: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in Path(path).read_text().splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def _kib(text: str) -> int:
+    return int(text.split(maxsplit=1)[0]) * 1024

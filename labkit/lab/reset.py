@@ -1,0 +1,70 @@
+"""`./lab reset`: puts everything back as it was before the labs ran."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from labkit import host, paths
+
+# What `--all` keeps of the state folder: copies of a learner's notebooks are never deleted.
+KEPT = ("backup", "setup.lock")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="./lab reset",
+        description="End every lab host of yours, with all that runs, is mounted or linked in it. The machine itself "
+        "was never changed by a lab.",
+    )
+    parser.add_argument(
+        "--notebooks", action="store_true", help="fresh notebooks too; those you worked in are copied aside"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="that, and forget progress and everything built: as after git clone"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    options = parser.parse_args(argv)
+    if options.all and not options.yes and not _sure():
+        print("Nothing was done.")
+        return 1
+    ended = host.reset_all()
+    print(f"Ended {_count(len(ended), 'lab host')}." if ended else "No lab host was running.")
+    code = 0
+    if options.notebooks or options.all:
+        from labkit.lab import release
+
+        code = release.main(["--no-execute"])
+    if options.all:
+        removed = clear(paths.state())
+        print(f"Removed from {paths.state()}: {', '.join(removed) or 'nothing'}. ./lab builds anew what it needs.")
+    return code
+
+
+def clear(state: Path) -> list[str]:
+    """Deletes what the course keeps, except copies of a learner's notebooks; returns the names of what went."""
+    removed = []
+    for path in sorted(state.iterdir()) if state.is_dir() else []:
+        if path.name in KEPT:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        removed.append(path.name)
+    return removed
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _sure() -> bool:
+    if not sys.stdin.isatty():
+        print("lab: --all deletes progress; without a terminal to ask on, add --yes.", file=sys.stderr)
+        return False
+    try:
+        return input("Forget all progress, and everything built? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -1,0 +1,161 @@
+"""The commands, and how `./lab test` counts."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from labkit import errors, paths
+from labkit.lab import cli, invm, reset, serve, testrun
+
+CHECKOUT = paths.checkout()
+
+
+def test_every_command_is_offered_by_the_script_too() -> None:
+    shown = subprocess.run([CHECKOUT / "lab", "--help"], capture_output=True, text=True, check=True).stdout
+    for name in cli.COMMANDS:
+        assert name == "open" or f"\n  {name} " in shown
+
+
+def test_unknown_command_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["frobnicate"]) == 2
+    assert "no command 'frobnicate'" in capsys.readouterr().err
+    assert cli.main([]) == 2
+    assert cli.main(["--help"]) == 0
+    assert "doctor" in capsys.readouterr().out
+
+
+def test_an_error_that_users_can_mend_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(argv: list[str]) -> int:
+        raise errors.Unsupported("no such thing", "get one")
+
+    monkeypatch.setattr(reset, "main", fails)
+    assert cli.main(["reset"]) == 1
+    assert capsys.readouterr().err == "lab: no such thing: get one\n"
+
+
+def test_outside_a_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    assert cli.main(["doctor"]) == 1
+    assert "git clone" in capsys.readouterr().err
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    heavy = ("rich", "IPython", "jupyterlab", "psutil", "asyncio")
+    program = f"import sys, labkit.lab.cli, labkit.lab.serve; print([n for n in {heavy} if n in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_jupyter_listens_on_loopback_only_and_keeps_its_token() -> None:
+    arguments = serve.jupyter_arguments(8890, browser=False)
+    assert "--ServerApp.ip=127.0.0.1" in arguments
+    assert "--ServerApp.port=8890" in arguments and "--ServerApp.port_retries=0" in arguments
+    assert "--no-browser" in arguments
+    assert not any("token" in argument or "password" in argument for argument in arguments)
+    assert not any("port" in argument for argument in serve.jupyter_arguments(None, browser=True))
+
+
+def test_the_vm_is_asked_about_only_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115
+    assert serve.wants_vm() is False
+    assert "./lab doctor says why" in capsys.readouterr().out
+
+
+def test_where_namespaces_are_refused_the_vm_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[list[str]] = []
+    monkeypatch.setattr(serve, "can_make_namespaces", lambda: False)
+    monkeypatch.setattr(serve, "wants_vm", lambda: True)
+    monkeypatch.setattr(invm, "main", opened.append)
+    assert serve.main(["--port", "0"]) == 0
+    assert opened == [["--port", "0"]]
+
+
+def test_reset_all_asks_first_and_keeps_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115
+    assert reset.main(["--all"]) == 1
+    assert "--yes" in capsys.readouterr().err
+    for name in ("rootfs/busybox", "backup/1"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "progress.json").touch()
+    (tmp_path / "link").symlink_to("/etc")
+    assert reset.clear(tmp_path) == ["link", "progress.json", "rootfs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["backup"]
+    assert reset.clear(tmp_path / "not there") == []
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
+
+REPORT = """<?xml version="1.0"?><testsuites><testsuite name="pytest">
+<testcase classname="tests.a" name="test_ok"/>
+<testcase classname="tests.a" name="test_bad"><failure message="no"/></testcase>
+<testcase classname="tests.a" name="test_error"><error message="no"/></testcase>
+<testcase classname="tests.a" name="test_lazy"><skipped type="pytest.skip" message="crun is not installed"/></testcase>
+<testcase classname="tests.a" name="test_arm"><skipped message="this machine cannot: run amd64 code"/></testcase>
+<testcase classname="tests.a" name="test_arm2"><skipped message="this machine cannot: run amd64 code"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_counts(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(REPORT)
+    result = testrun.judge("unit", 1, report, strict=False)
+    assert (result.passed, result.failed, result.skipped) == (1, 2, 3)
+    assert result.skips["this machine cannot: run amd64 code"] == 2
+    assert testrun.closing_line([result, result]) == "2 passed, 4 failed, 6 skipped"
+    strict = testrun.judge("unit", 1, report, strict=True)
+    assert (strict.passed, strict.failed, strict.skipped) == (1, 3, 2)
+    assert strict.complaints == ["tests.a.test_lazy was skipped: crun is not installed"]
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "complaint"),
+    [
+        (3, "", "ended with exit code 3 and wrote no report"),
+        (-9, "<testsuites", "ended with exit code -9 and wrote no report"),
+        (5, "<testsuites><testsuite/></testsuites>", "ran no test"),
+        (2, '<testsuites><testsuite><testcase name="t"/></testsuite></testsuites>', "ended with exit code 2"),
+    ],
+)
+def test_a_lane_that_crashes_or_runs_nothing_has_failed(tmp_path: Path, code: int, text: str, complaint: str) -> None:
+    report = tmp_path / "report.xml"
+    if text:
+        report.write_text(text)
+    result = testrun.judge("unit", code, report, strict=False)
+    assert result.failed == 1 and complaint in result.complaints[0]
+
+
+def test_a_lane_without_tests_has_failed(tmp_path: Path) -> None:
+    assert testrun.run_pytest("unit", tmp_path, tmp_path, [], strict=False).failed == 1
+
+
+def test_lanes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert testrun.main(["--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(testrun.LANES)
+    assert testrun.main(["frobnicate"]) == 2
+
+
+# --- one configuration ------------------------------------------------------------------------------------------------
+
+
+def test_environment_yml_has_what_pyproject_has() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    lines = (CHECKOUT / "environment.yml").read_text().splitlines()
+    listed = {line.strip()[2:] for line in lines[lines.index("dependencies:") + 1 :] if line.strip().startswith("- ")}
+    assert listed == {*project["dependencies"], f"python{project['requires-python']}", "pip"}
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    text = (CHECKOUT / "README.md").read_text()
+    named = {line.split("`./lab ")[1].split("`")[0].split()[0] for line in text.splitlines() if "`./lab " in line}
+    assert named <= {*cli.COMMANDS, "setup"}
