@@ -1,0 +1,111 @@
+"""The object that a lab's notebook talks to: `lab = Lab("05")`."""
+
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from labkit.lab import observe, show, source
+from labkit.lab.exercise import Exercise
+from labkit.lab.predict import Answer, Prediction
+from labkit.lab.progress import Progress
+from labkit.lab.task import Task
+
+if TYPE_CHECKING:
+    from labkit.lab.view import LiveView
+
+
+class Lab:
+    """One lab: its predictions, its exercises, its views, and how far the learner has come.
+
+    `lab.NAME` is the exercise NAME, with `check(...)`, `hint()` and `solution()`.
+    """
+
+    def __init__(self, number: str, *, exercises: ModuleType | None = None, written_in: Path | None = None) -> None:
+        """Open lab `number`, such as "05". The other two are for labs that do not belong to the course."""
+        self._number = number
+        self._progress = Progress(say=lambda text: show.display(text, show.box("not checked", "", show.inline(text))))
+        self._predictions: dict[str, Prediction] = {}
+        self._written_in = written_in
+        found = find_exercises(exercises) if exercises else exercises_of(number)
+        self._tasks = {kind.name: Task(number, kind, self._progress, self._source) for kind in found}
+        observe.register(self._find_prediction)
+
+    def __getattr__(self, name: str) -> Task:
+        tasks: dict[str, Task] = self.__dict__.get("_tasks", {})
+        if name in tasks:
+            return tasks[name]
+        known = ", ".join(tasks) or "none"
+        raise AttributeError(f"lab {self.__dict__.get('_number')} has no exercise {name!r}; its exercises: {known}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._tasks]
+
+    def __repr__(self) -> str:
+        return f"<Lab {self._number}: {', '.join(self._tasks) or 'no exercises'}>"
+
+    def predict(
+        self, name: str, question: str, *, choices: list[str] | None = None, number: bool = False, text: bool = False
+    ) -> Prediction:
+        """Ask for a prediction: one of `choices`, a number, or a sentence. `%%observe NAME` waits for it."""
+        if [bool(choices), number, text].count(True) != 1:
+            raise ValueError("a prediction takes exactly one of choices=[...], number=True and text=True")
+        kind = "choice" if choices else "number" if number else "text"
+        prediction = Prediction(self._progress, self._number, name, question, kind, tuple(choices or ()))
+        self._predictions[name] = prediction
+        prediction.ask()
+        return prediction
+
+    def answer(self, name: str, value: Answer) -> None:
+        """Commit to an answer by call, as the buttons do."""
+        found = self._find_prediction(name)
+        if isinstance(found, str):
+            raise ValueError(found)
+        found.answer(value)
+
+    def view(self, of: Any, *, title: str = "") -> "LiveView":
+        """Show what is isolated: the lab host and a process (a child, a container or a PID) side by side, live."""
+        from labkit.lab.view import LiveView
+
+        view = LiveView(of, title=title)
+        view.show()
+        return view
+
+    def recap(self) -> None:
+        """Show how far the learner has come in this lab."""
+        from labkit.lab.recap import show_recap
+
+        show_recap(self._progress.lab(self._number), list(self._tasks.values()), list(self._predictions.values()))
+
+    def _find_prediction(self, name: str) -> Prediction | str:
+        if name in self._predictions:
+            return self._predictions[name]
+        return f"First run the cell that asks for the prediction `{name}`, and answer it; then run this cell again."
+
+    def _source(self) -> Path:
+        return self._written_in or source.path_of(self._number)
+
+
+def find_exercises(module: ModuleType) -> list[type[Exercise]]:
+    """The exercises that a module defines, in its order."""
+    return [
+        member
+        for member in vars(module).values()
+        if inspect.isclass(member)
+        and issubclass(member, Exercise)
+        and member.__module__ == module.__name__
+        and "name" in vars(member)
+    ]
+
+
+def exercises_of(number: str) -> list[type[Exercise]]:
+    """The exercises of lab `number`; none where the lab has no module of exercises."""
+    name = f"labkit.lab.exercises.lab{number}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return []
+    return find_exercises(module)

@@ -1,0 +1,252 @@
+"""Run one check and say how it went, whatever the learner's code does in it.
+
+An endless loop ends at the time limit, an exception becomes "not yet" with its explanation, a fault in the check itself
+is said to be the course's. What the learner's function left running on the lab host is ended.
+"""
+
+import ctypes
+import os
+import re
+import select
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, FunctionType
+from typing import Any
+
+from labkit import host, procfs
+from labkit.errors import ChildDied, LabkitError, Unsupported
+from labkit.lab.exercise import Exercise
+from labkit.lab.stub import is_placeholder, is_stub
+from labkit.lab.verdict import NotAttempted, NotChecked, NotYet, Outcome, Passed
+
+_PLACE = r"\s*line (\d+) of .*\(\) in (.+)"  # how `labkit.process` names the lines of a child's traceback
+_one_at_a_time = threading.Lock()
+
+
+class _TimeUp(BaseException):
+    """The check took too long. Not an Exception, so that no `except Exception` on the way keeps it."""
+
+
+def judge(exercise: type[Exercise], *answers: Any) -> Outcome:
+    """Check `answers` and return the outcome. Shows and records nothing. KeyboardInterrupt goes through."""
+    if untouched := _untouched(exercise, answers):
+        return untouched
+    with _one_at_a_time, _nothing_left():
+        try:
+            with _time_limit(exercise.seconds):
+                verdict: object = exercise().check(*answers)
+        except _TimeUp:
+            return _too_long(exercise, answers)
+        except Unsupported as error:
+            return NotChecked(f"This machine cannot run the check: {error}")
+        except Exception as error:
+            return _explain(error, exercise, answers)
+    if isinstance(verdict, Passed | NotYet | NotAttempted):
+        return verdict
+    return _our_fault(exercise, f"the check returned {verdict!r}")
+
+
+def _untouched(exercise: type[Exercise], answers: tuple[Any, ...]) -> NotAttempted | None:
+    if not exercise.skip_stubs:
+        return None
+    for answer in answers:
+        if is_stub(answer):
+            return NotAttempted(
+                f"`{getattr(answer, '__name__', 'The function')}()` is still the empty stub. {_begin(exercise)}".strip()
+            )
+        if is_placeholder(answer):
+            return NotAttempted(f"There is nothing to check yet. {_begin(exercise)}".strip())
+    return None
+
+
+def _begin(exercise: type[Exercise]) -> str:
+    return exercise.start or "Write its body, run its cell, and check again. `.hint()` says where to begin."
+
+
+def _named(answers: tuple[Any, ...]) -> str:
+    functions = [answer for answer in answers if isinstance(answer, FunctionType)]
+    return f"`{functions[0].__name__}()`" if len(functions) == 1 else "Your code"
+
+
+def _too_long(exercise: type[Exercise], answers: tuple[Any, ...]) -> NotYet:
+    return NotYet(
+        f"{_named(answers)} had not returned after {exercise.seconds:g} seconds, so it was stopped.",
+        "It must do its work and return. Is there a loop without an end, a wait for something that never comes, or a "
+        "read from something that nobody writes to?",
+    )
+
+
+def _our_fault(exercise: type[Exercise], what: str) -> NotChecked:
+    return NotChecked(
+        f"The check of `{exercise.name}` broke: {what}. That is a fault of the course, not of your code, and "
+        "nothing was recorded. Please report it with this text."
+    )
+
+
+def _explain(error: Exception, exercise: type[Exercise], answers: tuple[Any, ...]) -> Outcome:
+    """Whose exception is this? The learner's if their code was running, here or in a child."""
+    notes: list[str] = list(getattr(error, "__notes__", []))
+    in_child = [note for note in notes if note.startswith("In the child (process")]
+    causes = [note for note in notes if note not in in_child]
+    line = _learners_line(error, in_child, answers)
+    if isinstance(error, ChildDied):
+        return NotYet(
+            f"{_named(answers)} did not return: {error}.",
+            "The function runs in a child process that the check looks at afterwards, so it must return: it must not "
+            "call os._exit, kill itself, or end by a signal.",
+        )
+    if line is None:
+        return _our_fault(exercise, _one_line(error) + _where(error))
+    if isinstance(error, NotImplementedError):
+        return NotAttempted(f"{_named(answers)} still says that it is not implemented. {_begin(exercise)}")
+    return NotYet(
+        f"{_named(answers)} raised {_one_line(error)}, at {line}.",
+        "\n\n".join(causes) or "An exception ended the function before it had done its work.",
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _where(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
+
+
+def _learners_line(error: Exception, in_child: list[str], answers: tuple[Any, ...]) -> str | None:
+    """The line of the learner's code at which `error` arose, as words; None where none of it was running."""
+    files = {code.co_filename for code in _codes(answers)}
+    basenames = {os.path.basename(file) for file in files}
+    found = None
+    for note in in_child:
+        lines = note.splitlines()
+        for index, text in enumerate(lines):
+            place = re.fullmatch(_PLACE, text)
+            if place and place[2] in basenames:
+                source = lines[index + 1].strip() if lines[index + 1 : index + 2] else ""
+                is_source = source and not re.fullmatch(_PLACE, source)
+                found = f"line {place[1]} (`{source}`)" if is_source else f"line {place[1]}"
+    here = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    if found is None and here:
+        found = f"line {here[-1].lineno}" + (f" (`{here[-1].line}`)" if here[-1].line else "")
+    return found
+
+
+def _codes(answers: tuple[Any, ...]) -> Iterator[Any]:
+    """The code objects of what the learner handed in: functions, and the methods of classes and objects."""
+    for answer in answers:
+        function = getattr(answer, "__func__", answer)
+        if isinstance(function, FunctionType):
+            yield function.__code__
+        elif not isinstance(function, str | bytes | int | float | dict | list | tuple):
+            owner = function if isinstance(function, type) else type(function)
+            for method in vars(owner).values():
+                if isinstance(method, FunctionType):
+                    yield method.__code__
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `_TimeUp` in the body after `seconds`.
+
+    In the main thread an alarm does it: it also interrupts a wait for a child, and `run_in_child` and `spawn` kill the
+    child then. In another thread (a button's callback may run in one) signals are not available: there the children
+    that the body has started are killed, and the thread is interrupted at its next bytecode.
+    """
+    guard = _alarm if threading.current_thread() is threading.main_thread() else _watchdog
+    with guard(seconds):
+        yield
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise _TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _watchdog(seconds: float) -> Iterator[None]:
+    thread = threading.get_ident()
+    started_before = _on_the_lab_host()
+    done, fired = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        if done.wait(seconds):
+            return
+        fired.set()
+        _kill(_on_the_lab_host() - started_before)
+        if not done.wait(1.0):  # it was not waiting for a child
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeUp))
+
+    watcher = threading.Thread(target=watch, name="labkit-time-limit", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except Exception as error:
+        if fired.is_set():
+            raise _TimeUp from error
+        raise
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _on_the_lab_host() -> set[int]:
+    """The processes on the lab host now; empty where this machine cannot have one."""
+    try:
+        return set(procfs.descendants(host.pid()))
+    except (LabkitError, OSError):
+        return set()
+
+
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def _nothing_left() -> Iterator[None]:
+    """End what the body has started on the lab host and not ended: daemons of the learner's, children of a check."""
+    before = _on_the_lab_host()
+    try:
+        yield
+    finally:
+        for _ in range(5):  # a process killed may have been about to fork
+            left = _on_the_lab_host() - before
+            if not left:
+                break
+            _wait_for_end(left)
+
+
+def _wait_for_end(pids: set[int]) -> None:
+    pidfds = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            pidfds.append(os.pidfd_open(pid))
+    _kill(pids)
+    try:
+        poll = select.poll()
+        for pidfd in pidfds:
+            poll.register(pidfd, select.POLLIN)
+        waiting = len(pidfds)
+        while waiting and (ended := poll.poll(1000)):
+            for pidfd, _ in ended:
+                poll.unregister(pidfd)
+            waiting -= len(ended)
+    finally:
+        for pidfd in pidfds:
+            os.close(pidfd)

@@ -1,0 +1,60 @@
+"""The cell magic `%%observe NAME`: run the cell once its prediction was made, its output under the prediction."""
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from labkit.lab import show
+from labkit.lab.predict import Prediction
+
+
+def register(find: Callable[[str], Prediction | str]) -> None:
+    """Make `%%observe` known to the running IPython; nothing in plain Python. Again is harmless.
+
+    `find(name)` gives the prediction, or a sentence about why there is none.
+    """
+    shell = show.shell()
+    if shell is None:
+        return
+
+    def observe(line: str, cell: str) -> None:
+        run(shell, find(line.strip()), cell)
+
+    shell.register_magic_function(observe, magic_kind="cell", magic_name="observe")
+
+
+def run(shell: Any, prediction: Prediction | str, cell: str) -> None:
+    """Run `cell` as a cell of its own would run, unless its prediction is still missing."""
+    if isinstance(prediction, str):
+        show.display(prediction, show.box("predict", "", show.inline(prediction)))
+        return
+    if prediction.value is None:
+        text = f"First make your prediction `{prediction.name}`, then run this cell again."
+        show.display(text, show.box("predict", "", show.inline(text)))
+        return
+    show.display(
+        f"{prediction.stated()}\nWhat happens:",
+        show.box("observe", prediction.stated().partition(": ")[2], show.inline(prediction.question)),
+    )
+    _execute(shell, cell)
+
+
+def _execute(shell: Any, cell: str) -> None:
+    """Execute the lines of a cell in the user's namespace; the last expression is displayed, exceptions are raised.
+
+    `shell.run_cell` would do so too, but would show an exception and report success, so that "Run all" went on.
+    """
+    source = shell.transform_cell(cell)
+    name = shell.compile.cache(source, shell.execution_count, raw_code=cell)  # so that tracebacks show the lines
+    tree = shell.compile.ast_parse(source, name)
+    shown: list[ast.stmt] = []
+    if tree.body and isinstance(tree.body[-1], ast.Expr) and not _is_quiet(shell, cell):
+        shown = [tree.body.pop()]
+    namespace = shell.user_ns
+    exec(shell.compile(tree, name, "exec"), namespace)
+    if shown:
+        exec(shell.compile(ast.Interactive(shown), name, "single"), namespace)
+
+
+def _is_quiet(shell: Any, cell: str) -> bool:
+    return bool(shell.displayhook.semicolon_at_end_of_expression(cell))

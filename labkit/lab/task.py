@@ -1,0 +1,125 @@
+"""An exercise as it is posed in a notebook: check, hint, solution, and the buttons that do the same."""
+
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from labkit.lab import show, source
+from labkit.lab.exercise import Exercise
+from labkit.lab.judge import judge
+from labkit.lab.progress import ExerciseRecord, Progress
+from labkit.lab.verdict import NotChecked, Outcome
+
+
+class Task:
+    """What `lab.NAME` is."""
+
+    def __init__(
+        self, number: str, exercise: type[Exercise], progress: Progress, written_in: Callable[[], Path]
+    ) -> None:
+        self._number = number
+        self._exercise = exercise
+        self._progress = progress
+        self._written_in = written_in
+        self._hints_shown = 0
+
+    @property
+    def name(self) -> str:
+        """The exercise's name, as in `lab.NAME`."""
+        return self._exercise.name
+
+    @property
+    def title(self) -> str:
+        """What the exercise asks, in a few words."""
+        return self._exercise.title
+
+    @property
+    def points(self) -> int:
+        """What it counts."""
+        return self._exercise.points
+
+    @property
+    def record(self) -> ExerciseRecord:
+        """What is stored about it: attempts, outcome, hints, whether the solution was opened."""
+        return self._progress.exercise(self._number, self.name)
+
+    def __repr__(self) -> str:
+        return f"<exercise {self.name}: {self.title}>"
+
+    def check(self, *answers: Any) -> Outcome:
+        """Look at what your code does: passed, not yet, or not attempted. Shows it, records it, and returns it."""
+        outcome = self._judge(answers)
+        display_id = f"labkit-{uuid.uuid4().hex}"
+        self.show_outcome(outcome, display_id)
+        widget = None
+        if show.in_notebook():
+            from labkit.lab.controls import buttons
+
+            widget = buttons(self, answers, display_id)
+        show.display(f"Next: lab.{self.name}.hint() or lab.{self.name}.solution()", widget=widget)
+        return outcome
+
+    def check_again(self, answers: tuple[Any, ...], display_id: str) -> Outcome:
+        """Check the present state of the same answers, and show it in place of the earlier outcome."""
+        outcome = self._judge(tuple(_as_defined_now(answer) for answer in answers))
+        self.show_outcome(outcome, display_id, update=True)
+        return outcome
+
+    def _judge(self, answers: tuple[Any, ...]) -> Outcome:
+        outcome = judge(self._exercise, *answers)
+        if not isinstance(outcome, NotChecked):
+            self._progress.record_check(self._number, self.name, outcome.word)
+        return outcome
+
+    def show_outcome(self, outcome: Outcome, display_id: str, update: bool = False) -> None:
+        """Show an outcome, or replace the one shown under `display_id`."""
+        show.display(
+            show.outcome_plain(self.name, outcome),
+            show.outcome_html(self.title, outcome),
+            display_id=display_id,
+            update=update,
+        )
+
+    def hint(self) -> None:
+        """Show the next hint: a nudge, then where to look, then the line."""
+        plain, html = self.next_hint()
+        show.display(plain, html)
+
+    def next_hint(self) -> tuple[str, str]:
+        """The next hint as text and as HTML; after the last one, the last again."""
+        hints = self._exercise.hints
+        if not hints:
+            text = "This exercise has no hints; its solution can be opened."
+            return text, show.box("hint", "", show.inline(text))
+        self._hints_shown = min(self._hints_shown + 1, len(hints))
+        step, text = self._hints_shown, hints[self._hints_shown - 1]
+        self._progress.record_hint(self._number, self.name, step)
+        heading = f"{step} of {len(hints)}"
+        return f"Hint {heading}: {text}", show.box("hint", heading, show.inline(text))
+
+    def solution(self) -> None:
+        """Show one good solution, and why it is good. That it was opened is recorded; it costs nothing."""
+        plain, html = self.open_solution()
+        show.display(plain, html)
+
+    def open_solution(self) -> tuple[str, str]:
+        """The solution as text and as HTML, read from the lab's source."""
+        try:
+            code = source.solution(self._written_in(), self.name)
+        except (OSError, source.SourceError) as error:
+            text = f"The solution cannot be shown: {error}"
+            return text, show.box("solution", self.title, show.inline(text))
+        self._progress.record_solution(self._number, self.name)
+        because = self._exercise.because
+        plain = f"One solution of {self.name}:\n\n{code}" + (f"\n\n{because}" if because else "")
+        return plain, show.box("solution", self.title, show.code(code), show.inline(because) if because else "")
+
+
+def _as_defined_now(answer: Any) -> Any:
+    """The learner may have run the function's cell again since: then the name stands for the new function."""
+    if getattr(answer, "__module__", None) != "__main__":
+        return answer
+    now = getattr(sys.modules["__main__"], getattr(answer, "__name__", ""), None)
+    return now if callable(now) else answer

@@ -1,0 +1,121 @@
+// The live view "what is isolated". All text is set as text, never as HTML: names of processes are anybody's.
+
+function make(tag, className, ...children) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  for (const child of children) element.append(child);
+  return element;
+}
+
+function row(className, ...cells) {
+  return make("tr", className, ...cells.map((cell) => (cell instanceof Node ? make("td", "", cell) : make("td", "", String(cell)))));
+}
+
+function table(headings, rows) {
+  const head = make("tr", "", ...headings.map((text) => make("th", "", text)));
+  return make("table", "", make("thead", "", head), make("tbody", "", ...rows));
+}
+
+const code = (text) => make("code", "", String(text));
+
+const FULL_NAMES = {
+  mnt: "mounts", uts: "hostname", ipc: "IPC", pid: "processes", net: "network",
+  user: "users", cgroup: "cgroups", time: "clocks", pid_for_children: "its children's processes",
+};
+
+function judgement(same) {
+  if (same === null || same === undefined) return make("span", "", "? cannot be read");
+  return same
+    ? make("span", "same", make("span", "mark", "= "), "same")
+    : make("span", "different", make("span", "mark", "≠ "), "different");
+}
+
+function namespaces(state, before) {
+  const old = new Map((before?.namespaces ?? []).map((one) => [one.kind, one.inside]));
+  return table(
+    ["namespace", "of the lab host", "of the process", ""],
+    state.namespaces.map((one) =>
+      row(
+        old.has(one.kind) && old.get(one.kind) !== one.inside ? "changed" : "",
+        make("span", "", code(one.kind), " ", FULL_NAMES[one.kind] ?? ""),
+        code(one.host ?? "?"),
+        code(one.inside ?? "?"),
+        judgement(one.same),
+      ),
+    ),
+  );
+}
+
+function processes(state, before) {
+  const old = new Set((before?.processes ?? []).map((one) => one.outside));
+  const rows = state.processes.map((one) =>
+    row(
+      before && !old.has(one.outside) ? "changed" : "",
+      code(one.outside),
+      code(one.inside),
+      make("span", "command", "\u00a0\u00a0".repeat(one.depth), one.depth ? "└ " : "", code(one.command)),
+    ),
+  );
+  const note = state.processes_left_out ? [make("p", "note", `and ${state.processes_left_out} more`)] : [];
+  return make("div", "", table(["PID outside", "PID inside", "command"], rows), ...note);
+}
+
+function mounts(state, before) {
+  const key = (one) => `${one.mount_point} ${one.filesystem} ${one.source}`;
+  const old = new Set((before?.mounts ?? []).map(key));
+  const fresh = state.mounts.filter((one) => one.new);
+  const rows = fresh.map((one) =>
+    row(
+      "new" + (before && !old.has(key(one)) ? " changed" : ""),
+      "+ new", code(one.mount_point), one.filesystem, make("span", "command", code(one.source)),
+      one.readonly ? "read-only" : "writable",
+    ),
+  );
+  const shared = state.mounts.length - fresh.length;
+  const found = fresh.length
+    ? make("div", "scroll", table(["", "mounted on", "file system", "source", ""], rows))
+    : make("p", "note", "No mount that the lab host does not have.");
+  const text = `${shared} mounts as on the lab host; ${state.mounts_of_host_gone} of the lab host's mounts are not visible here.`;
+  return make("div", "", found, make("p", "note", text));
+}
+
+function draw(state, before) {
+  const ended = state.status === "ended";
+  const status = make("span", "status", ended ? "■ ended" : "● live");
+  status.setAttribute("role", "status");
+  const root = make("section", "labkit-view" + (ended ? " ended" : ""));
+  root.setAttribute("aria-label", state.title ?? "What is isolated");
+  root.append(make("header", "", make("h4", "", state.title ?? ""), status));
+  if (!state.namespaces) {
+    root.append(make("p", "note", "The process had ended before it could be looked at."));
+    return root;
+  }
+  if (ended) root.append(make("p", "note", "The process has ended, or the view was closed. This is what was seen last."));
+  root.append(
+    make("h5", "", "Namespaces"), namespaces(state, before),
+    make("h5", "", "Processes"), processes(state, before),
+    make("h5", "", "Mounts"), mounts(state, before),
+  );
+  return root;
+}
+
+function render({ model, el }) {
+  let before = null;
+  const update = () => {
+    const state = model.get("state");
+    const scrolled = el.querySelector(".scroll")?.scrollTop ?? 0;
+    el.replaceChildren(draw(state, before));
+    const scroll = el.querySelector(".scroll");
+    if (scroll) scroll.scrollTop = scrolled;
+    before = state;
+  };
+  update();
+  model.on("change:state", update);
+  model.send({ kind: "shown" });
+  return () => {
+    model.off("change:state", update);
+    model.send({ kind: "hidden" });
+  };
+}
+
+export default { render };

@@ -1,0 +1,180 @@
+"""A JupyterLab of its own and a Chromium that talks to nobody else, for the browser tests."""
+
+import os
+import re
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from labkit import paths
+from labkit.lab import release
+
+TOY = Path(__file__).parent.parent / "notebooks" / "data"
+SECONDS_TO_START = 60
+# Chromium looks for updates, field trials and a default search engine; the tests have no business on the network.
+QUIET = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-domain-reliability",
+    "--disable-extensions",
+    "--disable-sync",
+    "--disable-features=OptimizationHints,MediaRouter,Translate,InterestFeedContentSuggestions,CertificateTransparencyComponentUpdater",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--metrics-recording-only",
+    "--no-default-browser-check",
+    "--no-first-run",
+    "--no-pings",
+    "--disable-dev-shm-usage",
+]
+
+
+@dataclass(frozen=True)
+class Jupyter:
+    """A running JupyterLab."""
+
+    address: str
+    token: str
+    folder: Path
+    state: Path
+
+    def url(self, notebook: str) -> str:
+        """The address that opens one notebook, in a workspace of its own."""
+        return f"{self.address}/doc/tree/{notebook}?token={self.token}"
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    """JupyterLab on a free port of 127.0.0.1, opened on a copy of the labs and the toy lab."""
+    folder = tmp_path_factory.mktemp("labs")
+    for notebook in (paths.checkout() / "labs").glob("*.ipynb"):
+        shutil.copy2(notebook, folder)
+    for name, solved in (("toy.ipynb", True), ("untouched.ipynb", False)):
+        text = release.text_of(release.build(TOY / "90_toy.md", solved=solved))
+        (folder / name).write_text(text, encoding="utf-8")
+    home = tmp_path_factory.mktemp("home")
+    state = home / "state"
+    state.mkdir()
+    if (paths.state() / "rootfs").is_dir():
+        (state / "rootfs").symlink_to((paths.state() / "rootfs").resolve())
+    settings = home / ".jupyter" / "lab" / "user-settings" / "@jupyterlab"
+    for name, text in (
+        ("apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}'),
+        ("notebook-extension/tracker", '{"windowingMode": "none"}'),  # every cell is in the page, seen or not
+    ):
+        path = settings / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    token, port = secrets.token_hex(16), _free_port()
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER", "PYTEST"))}
+    environ |= {
+        "HOME": str(home),
+        "LABKIT_STATE": str(state),
+        "PYTHONPATH": os.pathsep.join([str(paths.checkout()), str(TOY)]),
+        "JUPYTER_TOKEN": token,
+    }
+    log = home / "jupyter.log"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={folder}"]
+    command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command += ["--LabApp.extension_manager=readonly", "--LabApp.open_browser=False"]
+    if os.geteuid() == 0:
+        command.append("--allow-root")
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, env=environ, stdout=output, stderr=output, cwd=folder)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_until_it_answers(f"{address}/api?token={token}", server, log)
+        yield Jupyter(address, token, folder, state)
+    finally:
+        _end(server)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_it_answers(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    pidfd = os.pidfd_open(server.pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        deadline = time.monotonic() + SECONDS_TO_START
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(url, timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                if poll.poll(200):  # waits a moment, and notices at once when the server ends
+                    break
+    finally:
+        os.close(pidfd)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End JupyterLab as a user does, so that it ends its kernels, and they their lab hosts."""
+    server.send_signal(signal.SIGTERM)
+    try:
+        server.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window and without the network."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: apt install chromium")
+    arguments = [*QUIET, "--no-sandbox"] if os.geteuid() == 0 else QUIET
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def theme(request: pytest.FixtureRequest) -> str:
+    """JupyterLab's two themes."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def page(browser: Browser, jupyter: Jupyter, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of 1280 by 800 pixels; at the end a screenshot of it is kept in LABKIT_SCREENSHOTS, if that is set."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=jupyter.address)
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    yield page
+    picture(page, re.sub(r"\W+", "-", request.node.name).strip("-"))
+    context.close()
+
+
+def picture(page: Page, name: str) -> Path | None:
+    """Keep a screenshot, if LABKIT_SCREENSHOTS names a folder."""
+    wanted = os.environ.get("LABKIT_SCREENSHOTS")
+    if not wanted:
+        return None
+    Path(wanted).mkdir(parents=True, exist_ok=True)
+    path = Path(wanted) / f"{name}.png"
+    page.screenshot(path=path)
+    return path

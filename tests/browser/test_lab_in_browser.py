@@ -1,0 +1,84 @@
+"""A learner in the browser: run a lab, predict, click through an exercise, and see the live view move."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from labkit import paths
+from tests.browser.conftest import Jupyter, picture
+from tests.browser.notebook_page import NotebookPage
+
+pytestmark = pytest.mark.timeout(300)
+LABS = sorted(path.name for path in (paths.checkout() / "labs").glob("[0-9][0-9]_*.ipynb"))
+
+
+def test_check_again_hint_and_solution_by_button(page: Page, jupyter: Jupyter, theme: str) -> None:
+    notebook = NotebookPage(page, jupyter.url("untouched.ipynb"))
+    notebook.set_theme(theme)
+    notebook.run_all()
+    outcome = notebook.find(".jp-OutputArea-output:has-text('Not attempted'):has-text('Begin with')")
+    expect(outcome).to_be_visible()
+
+    # The notebook's last cell has shown the first hint already: the buttons climb on from there.
+    notebook.find(".labkit-hint").click()
+    expect(page.locator(".labkit-exercise").first).to_contain_text("Look at unshare(2)")
+    notebook.find(".labkit-hint").click()
+    expect(page.locator(".labkit-exercise").first).to_contain_text("3 of 3")
+    picture(page, f"exercise-hint-{theme}")
+
+    notebook.write_cell("def isolate(hostname: str)", "def isolate(hostname):\n    sethostname(hostname)\n")
+    notebook.find(".labkit-check-again").click()
+    first = page.locator(".jp-OutputArea:has(.labkit-exercise)").first
+    expect(first).to_contain_text("Not yet", timeout=30_000)
+    expect(first).to_contain_text("and so is the lab host")
+
+    right = "def isolate(hostname):\n    unshare(CLONE_NEWUTS)\n    sethostname(hostname)\n"
+    notebook.write_cell("def isolate(hostname)", right)
+    notebook.find(".labkit-check-again").click()
+    expect(first).to_contain_text("Passed", timeout=30_000)
+    picture(page, f"exercise-passed-{theme}")
+
+    notebook.find(".labkit-solution").click()
+    expect(page.locator(".labkit-exercise").first).to_contain_text("The namespace comes first")
+    picture(page, f"exercise-solution-{theme}")
+
+
+def test_observation_waits_for_the_prediction(page: Page, jupyter: Jupyter) -> None:
+    notebook = NotebookPage(page, jupyter.url("untouched.ipynb"))
+    notebook.forget_progress(jupyter.state)
+    notebook.run_all()
+    expect(notebook.find(".jp-OutputArea-output:has-text('First make your prediction')")).to_be_visible()
+    notebook.find(".labkit-predict label:has-text('the old one')").click()
+    expect(page.locator(".labkit-predict")).to_contain_text("You predicted: the old one")
+    picture(page, "prediction")
+    notebook.run_cell("%%observe stays")
+    expect(notebook.find(".jp-OutputArea-output:has-text('in the child')")).to_be_visible()
+    expect(notebook.find(".jp-OutputArea-output:has-text('You predicted: the old one')")).to_be_visible()
+    picture(page, "observation")
+
+
+def test_live_view_moves(page: Page, jupyter: Jupyter, theme: str) -> None:
+    notebook = NotebookPage(page, jupyter.url("toy.ipynb"))
+    notebook.set_theme(theme)
+    notebook.run_cell("import toy_exercises")
+    notebook.run_cell("box = spawn(print")
+    view = page.locator(".labkit-view")
+    expect(notebook.find(".labkit-view")).to_be_visible()
+    expect(view).to_contain_text("● live")
+    hostname = view.locator("tr:has(code:text-is('uts'))")
+    expect(hostname).to_contain_text("= same")
+    notebook.run_cell("box.call(unshare, CLONE_NEWUTS)")
+    expect(hostname).to_contain_text("≠ different", timeout=15_000)
+    notebook.find(".labkit-view")
+    picture(page, f"live-view-{theme}")
+    notebook.run_cell("box.kill()")
+    expect(view).to_contain_text("■ ended", timeout=15_000)
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_lab_runs_untouched_to_its_end(lab: str, page: Page, jupyter: Jupyter) -> None:
+    notebook = NotebookPage(page, jupyter.url(lab))
+    notebook.run_all()
+    assert notebook.first_error() == ""
+    picture(page, f"lab-{Path(lab).stem}")

@@ -1,0 +1,58 @@
+"""The generated notebooks are up to date, and the solved ones give, twice from fresh, what they gave."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from labkit import paths
+from labkit.lab import release, source
+from labkit.lab.replay import replay
+
+HERE = Path(__file__).parent
+SANITIZE = HERE / "sanitize.cfg"
+SOURCES = source.all_paths()
+
+
+def test_every_lab_has_up_to_date_notebooks() -> None:
+    found = [finding for md in SOURCES for finding in release.findings(md) if finding.what != "worked in"]
+    assert not found, "make them anew with ./lab release"
+
+
+def test_every_notebook_has_a_source() -> None:
+    stems = {md.stem for md in SOURCES}
+    notebooks = [*(paths.checkout() / "labs").glob("*.ipynb"), *(HERE / "solved").glob("*.ipynb")]
+    assert {notebook.stem for notebook in notebooks} <= stems
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("time", ["first", "second"])
+@pytest.mark.parametrize("md", SOURCES, ids=[md.stem for md in SOURCES])
+def test_solved_gives_what_it_gave(md: Path, time: str) -> None:
+    done = replay(release.solved_path(md), folder=paths.checkout() / "labs", sanitize=SANITIZE)
+    assert done.exit_code == 0, done.text
+    assert not _left_behind()
+
+
+@pytest.mark.parametrize("md", SOURCES, ids=[md.stem for md in SOURCES])
+def test_learners_copy_gives_nothing_away(md: Path) -> None:
+    notebook = nbformat.read(release.learner_path(md), as_version=4)  # type: ignore[no-untyped-call]
+    solutions = {cell.solved for cell in source.read(md) if cell.has_solution}
+    for cell in notebook.cells:
+        assert "###" not in cell.source or cell.cell_type == "markdown"
+        assert cell.source not in solutions
+        assert not cell.get("outputs")
+
+
+def _left_behind() -> list[str]:
+    """Processes whose environment names a state folder of a replay, which has ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if b"LABKIT_STATE=/tmp/labkit-replay-" in (entry / "environ").read_bytes():
+                    found.append(f"{entry.name}: {(entry / 'cmdline').read_bytes()!r}")
+            except OSError:
+                continue  # it has ended, or it is somebody else's
+    return found
