@@ -12,25 +12,20 @@ import contextlib
 import linecache
 import os
 import pickle
-import select
 import signal as signals
 import socket
-import sys
-import threading
-import time
 from collections.abc import Callable
-from typing import IO, Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 import cloudpickle
 
 from labkit import child as remote
-from labkit import host, syscalls, zygote
+from labkit import host, syscalls
 from labkit.errors import ChildDied
+from labkit.output import Exit, Output, readable
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_PIPE_READ_BYTES = 65536
 
 
 def run_in_child(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -115,6 +110,7 @@ class Child:
             return False, None
         kind, value, *where = pickle.loads(message)
         if kind == remote.ERROR:
+            value.child_frames = where[0]  # (file, line, function), outermost first, for programs that look
             value.add_note(_traceback(self.pid, where[0]))
             raise value
         return True, value
@@ -174,148 +170,6 @@ class Child:
 
     def __repr__(self) -> str:
         return f"<Child {self.pid}: {'parked' if self.alive else self.exit or 'ended'}>"
-
-
-class Exit:
-    """How a process ended, and what it had used."""
-
-    def __init__(self, status: int, cpu_usec: int = 0, peak_memory_kib: int = 0) -> None:
-        self.status = status  #: as wait(2) gives it
-        self.cpu_usec = cpu_usec
-        self.peak_memory_kib = peak_memory_kib
-
-    @classmethod
-    def receive(cls, reply: socket.socket) -> "Exit":
-        """Read it from a reply socket; `ChildDied` where the zygote died with the child."""
-        message = reply.recv(zygote.EXIT.size)
-        if not message:
-            return cls(signals.SIGKILL)  # the lab host was ended, and killed it
-        _, status, cpu_usec, peak_memory_kib = zygote.EXIT.unpack(message)
-        return cls(status, cpu_usec, peak_memory_kib)
-
-    @property
-    def code(self) -> int:
-        """The exit code, or 128 + n where signal n ended the process, as shells have it."""
-        code = os.waitstatus_to_exitcode(self.status)
-        return 128 - code if code < 0 else code
-
-    def __str__(self) -> str:
-        code = os.waitstatus_to_exitcode(self.status)
-        return f"was killed by {signals.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-class Output:
-    """The two pipes of a child's output, passed on to the caller's `sys.stdout` and `sys.stderr`, or kept."""
-
-    def __init__(self, keep: bool = False) -> None:
-        self._readers: dict[int, str] = {}
-        self._kept: dict[str, bytearray] | None = {"stdout": bytearray(), "stderr": bytearray()} if keep else None
-        self._partial: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def writers(self) -> Any:
-        """The write ends for stdout and stderr, to be handed to the child; closed on leaving."""
-        ends = []
-        for name in ("stdout", "stderr"):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(reader, False)
-            self._readers[reader] = name
-            ends.append(writer)
-        try:
-            yield ends
-        finally:
-            for end in ends:
-                os.close(end)
-
-    def kept(self, name: str) -> str:
-        """What was kept of "stdout" or "stderr"."""
-        return self._kept[name].decode("utf-8", "replace") if self._kept else ""
-
-    def pass_on_until(self, *others: Any, timeout: float | None = None) -> bool:
-        """Pass output on until one of `others` is readable; False where `timeout` seconds went by first."""
-        poll = select.poll()
-        watched = set()
-        for other in others:
-            fd = other if isinstance(other, int) else other.fileno()
-            watched.add(fd)
-            poll.register(fd, select.POLLIN)
-        for fd in self._readers:
-            poll.register(fd, select.POLLIN)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = [fd for fd, _ in poll.poll(None if left is None else left * 1000)]
-            for fd in ready:
-                if fd in self._readers and not self._read(fd):
-                    poll.unregister(fd)
-            if watched & set(ready):
-                return True
-            if left == 0:
-                return False
-
-    def drain(self) -> None:
-        """Pass on what is in the pipes now."""
-        for fd in tuple(self._readers):
-            self._read(fd, until_empty=True)
-
-    def follow(self) -> None:
-        """From now on, pass output on from a thread, for a child that lives on."""
-        threading.Thread(target=self._follow, name="labkit-output", daemon=True).start()
-
-    def _follow(self) -> None:
-        poll = select.poll()
-        for fd in tuple(self._readers):
-            poll.register(fd, select.POLLIN)
-        open_fds = len(self._readers)
-        while open_fds:
-            for fd, event in poll.poll():
-                if event & select.POLLNVAL or not self._read(fd):
-                    poll.unregister(fd)
-                    open_fds -= 1
-
-    def _read(self, fd: int, until_empty: bool = False) -> bool:
-        """Pass on what `fd` has; False at its end."""
-        with self._lock:
-            while fd in self._readers:
-                try:
-                    data = os.read(fd, _PIPE_READ_BYTES)
-                except BlockingIOError:
-                    return True
-                if not data:
-                    return False
-                self._pass_on(self._readers[fd], data)
-                if not until_empty:
-                    return True
-            return False
-
-    def _pass_on(self, name: str, data: bytes) -> None:
-        if self._kept is not None:
-            self._kept[name] += data
-            return
-        data = self._partial.pop(name, b"") + data
-        # A read may end in the middle of a UTF-8 character; its beginning waits for the rest.
-        cut = next((i for i in range(1, min(4, len(data)) + 1) if data[-i] & 0xC0 == 0xC0), 0)
-        if cut and len(data[-cut:]) < (2 if data[-cut] < 0xE0 else 3 if data[-cut] < 0xF0 else 4):
-            self._partial[name], data = data[-cut:], data[:-cut]
-        stream: IO[str] = getattr(sys, name)
-        stream.write(data.decode("utf-8", "replace"))
-        stream.flush()
-
-    def close(self) -> None:
-        """Pass on the rest and close the pipes."""
-        self.drain()
-        with self._lock:
-            for fd in self._readers:
-                os.close(fd)
-            self._readers.clear()
-
-
-def readable(fd: int, timeout: float | None) -> bool:
-    """Whether `fd` becomes readable within `timeout` seconds; for a pidfd, whether its process ends. None: wait."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else timeout * 1000))
 
 
 def _name(fn: Callable[..., Any]) -> str:

@@ -10,7 +10,7 @@ from labkit import host, syscalls
 from labkit.container.config import Config
 from labkit.container.launch import CHANGING_DIRECTORY, EXECUTING
 from labkit.errors import ChildNotStarted, CommandNotFound, CommandNotRunnable, StartError
-from labkit.process import Exit, Output, readable
+from labkit.output import Exit, Output, readable
 
 
 class Completed(NamedTuple):

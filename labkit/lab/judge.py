@@ -5,8 +5,8 @@ is said to be the course's. What the learner's function left running on the lab 
 """
 
 import ctypes
+import linecache
 import os
-import re
 import select
 import signal
 import threading
@@ -22,7 +22,6 @@ from labkit.lab.exercise import Exercise
 from labkit.lab.stub import is_placeholder, is_stub
 from labkit.lab.verdict import NotAttempted, NotChecked, NotYet, Outcome, Passed
 
-_PLACE = r"\s*line (\d+) of .*\(\) in (.+)"  # how `labkit.process` names the lines of a child's traceback
 _one_at_a_time = threading.Lock()
 
 
@@ -89,9 +88,8 @@ def _our_fault(exercise: type[Exercise], what: str) -> NotChecked:
 def _explain(error: Exception, exercise: type[Exercise], answers: tuple[Any, ...]) -> Outcome:
     """Whose exception is this? The learner's if their code was running, here or in a child."""
     notes: list[str] = list(getattr(error, "__notes__", []))
-    in_child = [note for note in notes if note.startswith("In the child (process")]
-    causes = [note for note in notes if note not in in_child]
-    line = _learners_line(error, in_child, answers)
+    causes = [note for note in notes if not note.startswith("In the child")]
+    line = _learners_line(error, answers)
     if isinstance(error, ChildDied):
         return NotYet(
             f"{_named(answers)} did not return: {error}.",
@@ -118,23 +116,17 @@ def _where(error: BaseException) -> str:
     return f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
 
 
-def _learners_line(error: Exception, in_child: list[str], answers: tuple[Any, ...]) -> str | None:
+def _learners_line(error: Exception, answers: tuple[Any, ...]) -> str | None:
     """The line of the learner's code at which `error` arose, as words; None where none of it was running."""
     files = {code.co_filename for code in _codes(answers)}
-    basenames = {os.path.basename(file) for file in files}
-    found = None
-    for note in in_child:
-        lines = note.splitlines()
-        for index, text in enumerate(lines):
-            place = re.fullmatch(_PLACE, text)
-            if place and place[2] in basenames:
-                source = lines[index + 1].strip() if lines[index + 1 : index + 2] else ""
-                is_source = source and not re.fullmatch(_PLACE, source)
-                found = f"line {place[1]} (`{source}`)" if is_source else f"line {place[1]}"
-    here = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    if found is None and here:
-        found = f"line {here[-1].lineno}" + (f" (`{here[-1].line}`)" if here[-1].line else "")
-    return found
+    here = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    in_child = [(file, line) for file, line, _ in getattr(error, "child_frames", [])]
+    theirs = [(file, line) for file, line in (*here, *in_child) if file in files]
+    if not theirs:
+        return None
+    file, line = theirs[-1]
+    source = linecache.getline(file, line).strip()
+    return f"line {line} (`{source}`)" if source else f"line {line}"
 
 
 def _codes(answers: tuple[Any, ...]) -> Iterator[Any]:

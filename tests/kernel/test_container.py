@@ -17,7 +17,8 @@ from labkit import host, namespaces, procfs, rootfs, syscalls
 from labkit.container import run, start
 from labkit.container.config import Config
 from labkit.errors import CommandNotFound, CommandNotRunnable, InvalidConfig, StartError, Unsupported
-from labkit.process import readable, run_in_child
+from labkit.output import readable
+from labkit.process import run_in_child
 
 ROOT = Path(__file__).resolve().parents[2]
 

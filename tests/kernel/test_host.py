@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from labkit import constants as c
-from labkit import host, process, procfs, syscalls
+from labkit import host, output, procfs, syscalls
 from labkit.process import run_in_child, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def test_its_network_is_its_own_with_loopback_up() -> None:
 def test_a_host_that_died_is_replaced() -> None:
     first, keeper = host.pid(), os.pidfd_open(host.current().keeper_pid)
     os.kill(first, signal.SIGKILL)
-    assert process.readable(keeper, 10)
+    assert output.readable(keeper, 10)
     os.close(keeper)
     assert host.pid() != first
     assert run_in_child(socket.gethostname) == "labhost"
@@ -124,7 +124,7 @@ def test_nothing_is_left_whoever_is_killed(kill: Callable[[int, int, int], None]
             assert len(everything) >= 7  # keeper, zygote, two parked, two sleeping, the container
             pidfds = [os.pidfd_open(pid) for pid in everything]
             kill(caller.pid, keeper, zygote)
-            left = [pid for pid, pidfd in zip(everything, pidfds, strict=True) if not process.readable(pidfd, 10)]
+            left = [pid for pid, pidfd in zip(everything, pidfds, strict=True) if not output.readable(pidfd, 10)]
             for pidfd in pidfds:
                 os.close(pidfd)
             assert left == [], "processes were left behind"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import host, process, procfs, syscalls
+from labkit import host, output, process, procfs, syscalls
 from labkit.errors import ChildDied, LabkitError
 from labkit.process import run_in_child, spawn
 
@@ -183,7 +183,7 @@ def test_what_a_child_leaves_in_its_session_ends_with_it() -> None:
         pidfds = [os.pidfd_open(pid) for pid in procfs.descendants(child.pid)]
     try:
         for pidfd in pidfds:
-            assert process.readable(pidfd, 10), "a process was left behind"
+            assert output.readable(pidfd, 10), "a process was left behind"
     finally:
         for pidfd in pidfds:
             os.close(pidfd)
@@ -203,7 +203,7 @@ def test_dropping_a_child_kills_it() -> None:
     pidfd = os.pidfd_open(child.pid)
     del child
     try:
-        assert process.readable(pidfd, 10)
+        assert output.readable(pidfd, 10)
     finally:
         os.close(pidfd)
 

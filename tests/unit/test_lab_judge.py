@@ -61,23 +61,6 @@ def test_the_learners_exception_is_not_yet_with_its_line_and_note() -> None:
     assert outcome.why == "You are not root here."
 
 
-def test_a_childs_exception_is_the_learners_where_their_line_is_in_it() -> None:
-    def answer() -> object:
-        return 1
-
-    class InChild(Call):
-        def check(self, answer: Callable[[], object]) -> Verdict:
-            error = OSError(22, "Invalid argument: unshare(1)")
-            error.add_note("The cause.")
-            error.add_note("In the child (process 7):\n  line 12 of answer() in test_lab_judge.py\n    unshare(1)")
-            raise error
-
-    outcome = judge(InChild, answer)
-    assert outcome == NotYet(
-        "`answer()` raised OSError: [Errno 22] Invalid argument: unshare(1), at line 12 (`unshare(1)`).", "The cause."
-    )
-
-
 def test_a_fault_of_the_check_is_said_to_be_the_courses() -> None:
     class Broken(Call):
         def check(self, answer: Callable[[], object]) -> Verdict:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "labkit"
 # A module may import its own layer's "may also" and every layer before it.
 LAYERS = [
     {"constants", "errors", "paths", "procfs", "syscalls", "program"},
-    {"ready", "zygote", "child", "host", "process"},
+    {"ready", "zygote", "child", "host", "output", "process"},
     {"namespaces", "mounts", "rootfs", "capabilities"},
     {"container"},
     {"vm"},
@@ -32,7 +32,8 @@ WITHIN = {
     "zygote": {"ready"},
     "child": {"zygote"},
     "host": {"zygote"},
-    "process": {"child", "host", "zygote"},
+    "output": {"zygote"},
+    "process": {"child", "host", "output"},
     "namespaces": set[str](),
     "mounts": set[str](),
     "rootfs": {"mounts"},
