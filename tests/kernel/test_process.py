@@ -63,7 +63,7 @@ def test_more_output_than_a_pipe_holds(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_exception_comes_back_with_its_type_notes_and_the_childs_lines() -> None:
     def fail() -> None:
-        syscalls.pivot_root("/tmp", "/tmp")
+        syscalls.pivot_root("/usr/bin", "/usr/bin")
 
     with pytest.raises(OSError, match="pivot_root") as caught:
         run_in_child(fail)
@@ -71,7 +71,7 @@ def test_exception_comes_back_with_its_type_notes_and_the_childs_lines() -> None
     cause, where = caught.value.__notes__
     assert "not a mount point" in cause
     assert "of fail()" in where
-    assert 'syscalls.pivot_root("/tmp", "/tmp")' in where
+    assert 'syscalls.pivot_root("/usr/bin", "/usr/bin")' in where
     assert "syscalls.py" not in where
 
 

@@ -19,7 +19,7 @@ def test_os_error_is_the_subclass_of_its_errno_and_shows_the_call() -> None:
         ("unshare", errno.EPERM, (c.CLONE_NEWUTS,), "CAP_SYS_ADMIN"),
         ("unshare", errno.EPERM, (c.CLONE_NEWUSER,), "user namespaces"),
         ("unshare", errno.ENOSPC, (c.CLONE_NEWUTS,), "max_"),
-        ("pivot_root", errno.EINVAL, ("/tmp/", "/tmp"), "not a mount point"),
+        ("pivot_root", errno.EINVAL, ("/usr/bin/", "/usr/bin"), "not a mount point"),
         ("pivot_root", errno.EINVAL, ("/", "/"), "already"),
         ("mount", errno.ENODEV, (None, "/", "nofs"), "'nofs'"),
         ("mount", errno.EINVAL, (None, "/etc", None, c.MS_PRIVATE), "not a mount point"),
