@@ -181,6 +181,10 @@ def test_nonsense_starts_nothing() -> None:
 def test_time_limit(busybox: Path) -> None:
     with pytest.raises(TimeoutError, match="was killed"):
         run(["sleep", "1000"], timeout=0.05)
+    container = start(["sleep", "1000"])
+    with pytest.raises(TimeoutError):
+        container.finish(timeout=0.05)
+    assert container.exit
 
 
 def test_process_1_ignores_sigterm_and_not_sigkill(busybox: Path) -> None:

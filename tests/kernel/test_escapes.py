@@ -4,6 +4,8 @@ import ctypes
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +14,9 @@ import pytest
 from labkit import capabilities, host, procfs, rootfs
 from labkit.container import run, start
 from labkit.errors import InvalidConfig, StartError
+from labkit.process import run_in_child
+
+ROOT = Path(__file__).resolve().parents[2]
 
 RENAME_EXCHANGE = 2
 
@@ -110,6 +115,21 @@ def test_the_capability_sets_are_exact(busybox: Path) -> None:
     sets = {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
     assert sets == {"CapInh": "0" * 16, "CapPrm": kept, "CapEff": kept, "CapBnd": kept, "CapAmb": "0" * 16}
     assert status["NoNewPrivs"] == "1"
+
+
+def test_inheritable_capabilities_of_the_caller_do_not_go_in(busybox: Path) -> None:
+    """CVE-2022-29162 again: what a caller has made inheritable is not inherited."""
+    program = (
+        "from labkit import syscalls\nfrom labkit.container import run\n"
+        "held = syscalls.capget()[1]\nsyscalls.capset(held, held, held)\n"
+        "print(run(['grep', 'CapInh', '/proc/self/status'], capture=True).stdout)"
+    )
+
+    def call() -> str:
+        environment = {"PYTHONPATH": str(ROOT), "LABKIT_STATE": str(busybox.parents[1])}
+        return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True).stdout
+
+    assert run_in_child(call).split() == ["CapInh:", "0" * 16]
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,9 @@ def test_interrupted_call_kills_the_child() -> None:
         assert not child.alive
 
 
-def test_dropping_a_child_kills_it() -> None:
-    child = spawn(os.getpid)
+@pytest.mark.parametrize("arguments", [(os.getpid,), (os.execv, "/bin/sleep", ["sleep", "1000"])])
+def test_dropping_a_child_kills_it(arguments: tuple[Any, ...]) -> None:
+    child = spawn(*arguments)
     pidfd = os.pidfd_open(child.pid)
     del child
     try:
