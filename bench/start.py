@@ -60,32 +60,26 @@ def measure(rounds: int = 100) -> list[Row]:
                 del ways[name]
         samples = _interleaved(ways, rounds)
         ballast.append(_filled(BALLAST_MIB))
-        more = _interleaved({f"labkit, caller of {CALLER_MIB + BALLAST_MIB} MB": ways["labkit"]}, rounds)
+        larger = f"labkit, caller of {CALLER_MIB + BALLAST_MIB} MB"
+        again = _interleaved({name: ways[name] for name in ways if name in ("labkit", "crun")}, rounds)
     finally:
         stop.set()
         del ballast
         host.reset()
         shutil.rmtree(work, ignore_errors=True)
-    return _rows(samples | more, samples.get("crun"), notes)
-
-
-def _rows(
-    samples: dict[str, list[tuple[float, float]]],
-    crun: list[tuple[float, float]] | None,
-    notes: dict[str, str],
-) -> list[Row]:
-    rows = []
-    for name, pairs in samples.items():
-        median_ms = statistics.median(wall for wall, _ in pairs) * 1e3
-        cpu_ms = statistics.median(cpu for _, cpu in pairs) * 1e3
-        ratio = None
-        if crun and "caller of" not in name:
-            ratio = statistics.median(ours[0] / theirs[0] for ours, theirs in zip(pairs, crun, strict=True))
-        elif crun:
-            ratio = statistics.median(wall for wall, _ in pairs) / statistics.median(wall for wall, _ in crun)
-        rows.append(Row(name, round(median_ms, 2), round(cpu_ms, 2), ratio and round(ratio, 3)))
+    rows = [_row(name, pairs, samples.get("crun")) for name, pairs in samples.items()]
+    rows.append(_row(larger, again["labkit"], again.get("crun")))
     rows.sort(key=lambda row: row.median_ms or 0)
     return rows + [Row(name, None, None, None, note) for name, note in notes.items()]
+
+
+def _row(name: str, pairs: list[tuple[float, float]], crun: list[tuple[float, float]] | None) -> Row:
+    median_ms = statistics.median(wall for wall, _ in pairs) * 1e3
+    cpu_ms = statistics.median(cpu for _, cpu in pairs) * 1e3
+    ratio = None
+    if crun:
+        ratio = round(statistics.median(ours[0] / theirs[0] for ours, theirs in zip(pairs, crun, strict=True)), 3)
+    return Row(name, round(median_ms, 2), round(cpu_ms, 2), ratio)
 
 
 def _interleaved(ways: dict[str, Callable[[int], float]], rounds: int) -> dict[str, list[tuple[float, float]]]:

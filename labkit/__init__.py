@@ -3,11 +3,11 @@
 Every module can be imported on its own, without root and without side effects. What a machine lacks is said when it
 is called for, never at import. Imports point only downwards::
 
-    lab/                                             doctor, exercises, live views       (nothing imports it)
-    container/                                       one configuration, started and waited for
-    namespaces mounts rootfs capabilities            the mechanisms          vm/         microVMs, beside them
-    process output child host zygote ready           the process boundary
-    program syscalls constants procfs errors paths   the kernel boundary
+    lab/                                                     doctor, exercises, live views (nothing imports it)
+    container/                                               one configuration, started and waited for
+    namespaces mounts rootfs capabilities                    the mechanisms    vm/         microVMs, beside them
+    process output child host zygote ready                   the process boundary
+    program syscalls constants errors messages procfs paths  the kernel boundary
 """
 
 __version__ = "0.1.0"

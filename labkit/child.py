@@ -23,7 +23,7 @@ import traceback
 import cloudpickle
 
 from labkit import syscalls
-from labkit.zygote import plain_signals_in_child
+from labkit.zygote import Started, plain_signals_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ MESSAGE_BYTES_MAX = 1 << 30
 VALUE, ERROR = "value", "error"
 
 
-def start(argument: object, fds: list[int]) -> tuple[int, int]:
-    """Fork a child that serves calls on `fds` = [calls, stdout, stderr]; return its (pid, pidfd). Runs in the zygote.
+def start(argument: object, fds: list[int]) -> Started:
+    """Fork a child that serves calls on `fds` = [calls, stdout, stderr]; return it. Runs in the zygote.
 
     `argument` is `(path, cwd, environ)`: the caller's, so that the child imports and finds what the caller would.
     """
     pid = os.fork()
     if pid:
-        return pid, os.pidfd_open(pid)
+        return Started(pid, os.pidfd_open(pid))
     try:
         _serve(argument, *fds)
     except BaseException:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit import procfs, zygote
+from labkit import messages, procfs, zygote
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
@@ -82,10 +82,10 @@ class LabHost:
                         f"a request of {len(message)} bytes is too large (at most {zygote.REQUEST_BYTES})"
                     )
                 try:
-                    socket.send_fds(self._control, [message], [theirs.fileno(), *descriptors], socket.MSG_NOSIGNAL)
+                    messages.send(self._control, [message], [theirs.fileno(), *descriptors], socket.MSG_NOSIGNAL)
                 except (BrokenPipeError, ConnectionResetError):
                     raise LabkitError(_ENDED) from None
-            data, fds, _, _ = socket.recv_fds(reply, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+            data, fds = messages.receive(reply, 65536, 1)
             if data[:1] == b"P":
                 return Started(struct.unpack("=i", data[1:])[0], fds[0], reply)
             if data[:1] == b"F":

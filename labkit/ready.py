@@ -10,9 +10,10 @@ The two talk over a socket: a byte from the zygote asks for one more, a message 
 
 import os
 import socket
+from contextlib import suppress
 
 from labkit import constants as c
-from labkit import syscalls
+from labkit import messages, syscalls
 
 COUNT = 4
 
@@ -36,7 +37,7 @@ def make(sock: socket.socket, home: int) -> bool:
         finally:
             syscalls.setns(home, c.CLONE_NEWNET)
         try:
-            socket.send_fds(sock, [b"n"], [made], socket.MSG_NOSIGNAL)
+            messages.send(sock, [b"n"], [made], socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
             return False
         finally:
@@ -49,19 +50,24 @@ class Ready:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._asked = False
+        self._wanted = COUNT  # how many to ask for next
+        self._used = False
 
     def take(self) -> int | None:
         """A descriptor of a fresh network namespace, which the caller closes; None where none is ready."""
+        self._used = True
         try:
-            if not self._asked:
-                self._asked = True
-                self._sock.send(b"." * COUNT, socket.MSG_NOSIGNAL)
-                return None
-            _, fds, _, _ = socket.recv_fds(self._sock, 1, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
-            if fds:
-                self._sock.send(b".", socket.MSG_NOSIGNAL)
-                return fds[0]
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
-            pass
-        return None
+            _, fds = messages.receive(self._sock, 1, 1, socket.MSG_DONTWAIT)
+        except (BlockingIOError, ConnectionResetError):
+            fds = []
+        self._wanted += len(fds)
+        if self._wanted > COUNT // 2:
+            self.ask()
+        return fds[0] if fds else None
+
+    def ask(self) -> None:
+        """Have used ones replaced. At a quiet moment for choice: making one keeps kernel locks that a start needs."""
+        if self._used and self._wanted:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._sock.send(b"." * self._wanted, socket.MSG_NOSIGNAL)
+            self._wanted = 0

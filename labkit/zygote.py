@@ -31,7 +31,7 @@ import time
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import procfs, ready, syscalls
+from labkit import messages, procfs, ready, syscalls
 from labkit.program import CallFailed
 
 TYPE_CHECKING = False
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    # What a request names: called in the zygote with the request's argument and descriptors, it forks and returns
-    # (pid, pidfd) of the child. It owns the descriptors only until it returns.
-    Start = Callable[[object, list[int]], tuple[int, int]]
+    # What a request names: called in the zygote with the request's argument and descriptors, it forks and returns the
+    # child. It owns the descriptors only until it returns.
+    Start = Callable[[object, list[int]], "Started"]
 
 PROCESS_NAME = "labkit-host"  # what `ps -o comm` shows, and by which `labkit.host` finds hosts left behind
 HOST_NAME = "labhost"
@@ -108,13 +108,22 @@ def enter_lab_host() -> None:
     syscalls.set_interface_up("lo")
 
 
+class Started:
+    """A child just forked, and whether it can leave processes behind in its session when it ends."""
+
+    __slots__ = ("leaves_orphans", "pid", "pidfd")
+
+    def __init__(self, pid: int, pidfd: int, leaves_orphans: bool = True) -> None:
+        self.pid, self.pidfd, self.leaves_orphans = pid, pidfd, leaves_orphans
+
+
 class Child:
     """A child that has not been reaped yet, and where to say how it ended."""
 
-    __slots__ = ("pidfd", "reply")
+    __slots__ = ("reply", "started")
 
-    def __init__(self, pidfd: int, reply: socket.socket) -> None:
-        self.pidfd, self.reply = pidfd, reply
+    def __init__(self, started: Started, reply: socket.socket) -> None:
+        self.started, self.reply = started, reply
 
 
 class Zygote:
@@ -157,11 +166,11 @@ class Zygote:
             elif child and child is self.replies.get(fd):  # its caller has closed the other end: nobody wants it now
                 self.poll.unregister(fd)
                 with suppress(ProcessLookupError):
-                    syscalls.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+                    syscalls.pidfd_send_signal(child.started.pidfd, signal.SIGKILL)
         return True
 
     def _request(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self.control, REQUEST_BYTES, REQUEST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        data, fds = messages.receive(self.control, REQUEST_BYTES, REQUEST_DESCRIPTORS)
         if not data:
             return False
         reply_fd, *rest = fds
@@ -172,7 +181,7 @@ class Zygote:
             if start is None:
                 module, _, function = name.partition(":")
                 start = self.starts[name] = getattr(importlib.import_module(module), function)
-            pid, pidfd = start(argument, rest)
+            started = start(argument, rest)
         except Exception as error:
             number = error.errno if isinstance(error, OSError) else None
             text = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}"
@@ -181,10 +190,10 @@ class Zygote:
             _send(reply, b"F" + marshal.dumps((step, number, text, notes)))
             reply.close()
         else:
-            self.ended_sessions.discard(pid)
-            self.children[pid] = self.replies[reply_fd] = Child(pidfd, reply)
+            self.ended_sessions.discard(started.pid)
+            self.children[started.pid] = self.replies[reply_fd] = Child(started, reply)
             self.poll.register(reply_fd, select.EPOLLRDHUP)
-            _send(reply, b"P" + struct.pack("=i", pid), pidfd)
+            _send(reply, b"P" + struct.pack("=i", started.pid), started.pidfd)
         finally:
             for fd in rest:
                 os.close(fd)
@@ -199,8 +208,9 @@ class Zygote:
                 child = self.children.pop(pid, None)
                 if child is None:
                     continue  # an orphan that fell to us
-                self.ended_sessions.add(pid)
-                self._end_sessions()
+                if child.started.leaves_orphans:
+                    self.ended_sessions.add(pid)
+                    self._end_sessions()
                 cpu_usec = int((usage.ru_utime + usage.ru_stime) * 1e6)
                 _send(child.reply, EXIT.pack(b"X", status, cpu_usec, usage.ru_maxrss))
                 fd = child.reply.fileno()
@@ -208,9 +218,11 @@ class Zygote:
                 with suppress(FileNotFoundError):
                     self.poll.unregister(fd)  # closing would not do: a child forked just now may hold a copy open
                 child.reply.close()
-                os.close(child.pidfd)
+                os.close(child.started.pidfd)
         if self.ended_sessions:
             self._end_sessions()
+        if ready_networks:
+            ready_networks.ask()
 
     def _end_sessions(self) -> None:
         """Kill what ended children have left in their sessions: it falls to us, generation after generation."""
@@ -226,7 +238,7 @@ class Zygote:
 def _send(reply: socket.socket, message: bytes, *descriptors: int) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):
         # A caller that has gone is no error: closing its end told us to kill the child.
-        socket.send_fds(reply, [message], descriptors, socket.MSG_NOSIGNAL)
+        messages.send(reply, [message], descriptors, socket.MSG_NOSIGNAL)
 
 
 def _keep(zygote: int, caller: int, asked: socket.socket) -> "NoReturn":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -60,16 +61,20 @@ class Config:
 
     def _check_root(self) -> None:
         root = os.fspath(self.root)
-        if not os.path.lexists(root):
-            raise InvalidConfig(f"the root filesystem {root} does not exist")
-        if os.path.islink(root):
-            raise InvalidConfig(f"the root filesystem {root} is a symbolic link; name the folder it points to")
-        if not os.path.isdir(root):
-            raise InvalidConfig(f"the root filesystem {root} is not a folder")
-        if os.path.samefile(root, "/"):
-            raise InvalidConfig("the root filesystem is this machine's own root; a container needs a folder of its own")
         try:
-            empty = not os.listdir(root)
+            found = os.lstat(root)
+            if stat.S_ISLNK(found.st_mode):
+                raise InvalidConfig(f"the root filesystem {root} is a symbolic link; name the folder it points to")
+            if not stat.S_ISDIR(found.st_mode):
+                raise InvalidConfig(f"the root filesystem {root} is not a folder")
+            if os.path.samestat(found, os.stat("/")):
+                raise InvalidConfig(
+                    "the root filesystem is this machine's own root; a container needs a folder of its own"
+                )
+            with os.scandir(root) as entries:
+                empty = next(entries, None) is None
+        except (FileNotFoundError, NotADirectoryError):
+            raise InvalidConfig(f"the root filesystem {root} does not exist") from None
         except PermissionError:
             raise InvalidConfig(f"the root filesystem {root} may not be read by you") from None
         if empty:

@@ -30,9 +30,8 @@ class Container:
         self.exit: Exit | None = None
         self.output = Output(keep=capture)
         try:
-            with open(os.devnull, "rb") as stdin, self.output.writers() as writers:
-                descriptors = [stdin.fileno(), *writers]
-                started = host.current().request("labkit.container.launch:start", config.message(), descriptors)
+            with self.output.writers() as writers:
+                started = host.current().request("labkit.container.launch:start", config.message(), writers)
         except ChildNotStarted as error:
             self.output.close()
             raise _start_error(config, error) from None

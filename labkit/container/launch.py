@@ -24,6 +24,7 @@ import struct
 from labkit import capabilities, rootfs, zygote
 from labkit import constants as c
 from labkit.program import CallFailed, Program, Value
+from labkit.zygote import Started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ class Written:
     def __init__(self, message: "tuple[Any, ...]", own_network: bool) -> None:
         args, root, hostname, env, cwd, readonly, kept, plan = message
         self.network = Value("network")
-        self.stdio = (Value("stdin"), Value("stdout"), Value("stderr"))
+        self.output = (Value("stdout"), Value("stderr"))
         program = self.program = Program()
         program.step("beginning a session")
         # Should the zygote die, so does this child, and as PID 1 it takes all processes of its namespace along.
         program.call("prctl", c.PR_SET_PDEATHSIG, signal.SIGKILL.value, 0, 0, 0)
         program.call("setsid")
-        for number, value in enumerate(self.stdio):
-            program.call("dup3", value, number, 0)
+        for number, value in enumerate(self.output, start=1):
+            program.call("dup3", value, number, 0)  # 0 is the zygote's own: /dev/null
         if own_network:
             _write_loopback(program)
         else:
@@ -74,18 +75,19 @@ class Written:
         program.call("execve", candidates[-1], args, variables)
 
 
-def start(argument: "Any", fds: list[int]) -> tuple[int, int]:
-    """Start the command of `argument` (`Config.message()`) in a new container; return its (pid, pidfd).
+def start(argument: "Any", fds: list[int]) -> Started:
+    """Start the command of `argument` (`Config.message()`) in a new container; return it.
 
-    `fds` are its stdin, stdout and stderr. Returns when execve(2) has succeeded. `CallFailed` says what did not.
+    `fds` are its stdout and stderr. Returns when execve(2) has succeeded. `CallFailed` says what did not.
     """
     network = zygote.ready_networks.take() if zygote.ready_networks else None
     try:
         written = _written_for(argument, network is None)
         flags = NAMESPACES | (c.CLONE_NEWNET if network is None else 0)
-        parameters = [*zip(written.stdio, fds, strict=True), (written.network, network or 0)]
+        parameters = [*zip(written.output, fds, strict=True), (written.network, network or 0)]
         try:
-            return written.program.spawn(flags, parameters)
+            # PID 1 of a PID namespace takes all of its processes along, so nothing of its session can be left.
+            return Started(*written.program.spawn(flags, parameters), leaves_orphans=False)
         except CallFailed as failed:
             raise _most_telling(written.program, failed) from None
     finally:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "labkit"
 
 # A module may import its own layer's "may also" and every layer before it.
 LAYERS = [
-    {"constants", "errors", "paths", "procfs", "syscalls", "program"},
+    {"constants", "errors", "messages", "paths", "procfs", "syscalls", "program"},
     {"ready", "zygote", "child", "host", "output", "process"},
     {"namespaces", "mounts", "rootfs", "capabilities"},
     {"container"},
@@ -24,10 +24,11 @@ LAYERS = [
 WITHIN = {
     "errors": {"constants", "procfs"},
     "syscalls": {"constants", "errors"},
-    "program": {"constants", "errors", "syscalls"},
+    "program": {"constants", "errors", "messages", "syscalls"},
     "paths": set[str](),
     "procfs": set[str](),
     "constants": set[str](),
+    "messages": set[str](),
     "ready": set[str](),
     "zygote": {"ready"},
     "child": {"zygote"},

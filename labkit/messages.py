@@ -1,0 +1,24 @@
+"""Messages with descriptors attached, between processes on one machine. unix(7): SCM_RIGHTS.
+
+Python's own `socket.recv_fds` takes flags and does not pass them on (as of 3.11), so neither MSG_DONTWAIT nor
+MSG_CMSG_CLOEXEC would have any effect there.
+"""
+
+import array
+import socket
+
+send = socket.send_fds
+
+
+def receive(sock: socket.socket, size_bytes: int, count: int, flags: int = 0) -> tuple[bytes, list[int]]:
+    """The next message, with at most `count` descriptors, each closed on execve; (b"", []) at the end. recvmsg(2).
+
+    `BlockingIOError`: with MSG_DONTWAIT, there is none now.
+    """
+    fds = array.array("i")
+    space = socket.CMSG_SPACE(count * fds.itemsize)
+    data, ancillary, _, _ = sock.recvmsg(size_bytes, space, flags | socket.MSG_CMSG_CLOEXEC)
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, list(fds)
