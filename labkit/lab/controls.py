@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from labkit.lab.task import Task
 
 
-def buttons(task: "Task", answers: tuple[Any, ...], display_id: str) -> Any:
-    """The widget for one check of `task` with `answers`, whose outcome is shown under `display_id`."""
+def buttons(task: "Task", again: Callable[[], object]) -> Any:
+    """The widget under one check of `task`; `again` is that check, done once more."""
     import ipywidgets as widgets
 
     printed = widgets.Output()
@@ -31,7 +31,7 @@ def buttons(task: "Task", answers: tuple[Any, ...], display_id: str) -> Any:
     def check_again() -> None:
         printed.clear_output()
         with printed:
-            task.check_again(answers, display_id)
+            again()
 
     def hint() -> None:
         page.value = task.next_hint()[1]

@@ -3,7 +3,6 @@
 An answer is stored with the progress the moment it is chosen. None is graded; having made one is.
 """
 
-import html
 import math
 from collections.abc import Callable
 from typing import Any
@@ -68,11 +67,8 @@ class Prediction:
     def ask(self) -> None:
         """Show the question, and the means to answer it where a notebook can."""
         listed = "".join(f"\n  - {choice}" for choice in self.choices)
-        items = "".join(f"<li>{html.escape(choice)}</li>" for choice in self.choices)
-        show.display(
-            f"Predict: {self.question}{listed}",
-            show.box("predict", "", show.inline(self.question), f"<ul>{items}</ul>" if items else ""),
-        )
+        # As HTML without the choices: they are the radio buttons that follow.
+        show.display(f"Predict: {self.question}{listed}", show.box("predict", "", show.inline(self.question)))
         sample = self.choices[0] if self.choices else 42 if self.kind == "number" else "your words"
         show.display(
             f"{self.stated()} (By call: lab.answer({self.name!r}, {sample!r}))",
@@ -107,7 +103,9 @@ def _controls(prediction: Prediction) -> Any:
     children: list[Any]
     if prediction.kind == "choice":
         value = prediction.value if prediction.value in prediction.choices else None
-        field = widgets.RadioButtons(options=prediction.choices, value=value, layout=wide)
+        # Their labels are plain text, in which backquotes would stand as such.
+        options = [(choice.replace("`", ""), choice) for choice in prediction.choices]
+        field = widgets.RadioButtons(options=options, value=value, layout=wide)
         field.observe(lambda change: commit(change["new"]), names="value")
         children = [field, state]
     else:

@@ -107,7 +107,7 @@ class Progress:
             yield record["labs"].setdefault(number, {"exercises": {}, "predictions": {}})
             if self._unsaved is None:
                 try:
-                    _replace(self.path, json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+                    _replace(self.path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
                 except OSError as error:
                     self._keep_unsaved(error)
             if self._unsaved is not None:

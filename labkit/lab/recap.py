@@ -14,8 +14,11 @@ def show_recap(record: LabRecord, tasks: list[Task], predictions: list[Predictio
     """Show the exercises of a lab with their outcomes and the help taken, and the predictions made."""
     rows = [_row(task) for task in tasks]
     done = sum(task.record["passed"] for task in tasks)
+    # In the order in which the lab asks them; then those that it has not asked since the notebook was started.
     asked = {prediction.name: prediction.question for prediction in predictions}
-    made = [(asked.get(name, name), answer) for name, answer in record["predictions"].items()]
+    answers = record["predictions"]
+    names = [*(name for name in asked if name in answers), *(name for name in answers if name not in asked)]
+    made = [(asked.get(name, name), answers[name]) for name in names]
     summary = f"{done} of {len(tasks)} exercises passed, {len(made)} predictions made."
     plain = [summary, *(f"  {mark} {title}: {word}{taken}" for mark, title, word, taken in rows)]
     plain += [f"  ? {question} {_text(answer)}" for question, answer in made]
@@ -43,4 +46,4 @@ def _text(answer: str | float) -> str:
 
 
 def _cell(text: str) -> str:
-    return f"<td style='text-align:left'>{html.escape(text)}</td>"
+    return f"<td style='text-align:left'>{show.spans(text)}</td>"

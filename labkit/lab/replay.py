@@ -14,10 +14,14 @@ from labkit.lab import execute
 
 @dataclass(frozen=True)
 class Replay:
-    """How a replay went: the exit code of pytest (0: everything as stored), and what it said."""
+    """How a replay went: the exit code of pytest (0: everything as stored), and what it said.
+
+    `state` was its LABKIT_STATE, a folder that is gone by now: whatever process still names it was left behind.
+    """
 
     exit_code: int
     text: str
+    state: Path
 
 
 def replay(notebook: Path, *, folder: Path, sanitize: Path, seconds_per_cell: int = 60, imports: str = "") -> Replay:
@@ -41,7 +45,7 @@ def replay(notebook: Path, *, folder: Path, sanitize: Path, seconds_per_cell: in
         command += ["-p", "labkit.lab.nbval_plugin", "-p", "no:cacheprovider", "-q", "--color=no"]
         command += ["-c", os.devnull, f"--rootdir={notebook.parent}", str(notebook)]
         done = subprocess.run(command, env=environ, cwd=scratch, capture_output=True, text=True, check=False)
-        return Replay(done.returncode, done.stdout + done.stderr)
+        return Replay(done.returncode, done.stdout + done.stderr, scratch / "state")
 
 
 def _paths_of_this_machine() -> str:

@@ -18,6 +18,7 @@ _LOOKS = {
     "not yet": ("→", "Not yet", "var(--jp-warn-color1, #b45309)"),
     "not attempted": ("○", "Not attempted", "var(--jp-info-color1, #0288a7)"),
     "not checked": ("!", "Not checked", "var(--jp-error-color1, #c62828)"),
+    "failed": ("!", "That did not work", "var(--jp-error-color1, #c62828)"),
     "predict": ("?", "Predict", "var(--jp-brand-color1, #1976d2)"),
     "observe": ("=", "You predicted", "var(--jp-brand-color1, #1976d2)"),
     "hint": ("·", "Hint", "var(--jp-info-color1, #0288a7)"),
@@ -88,7 +89,7 @@ def box(look: str, heading: str, *parts: str) -> str:
         "padding:6px 12px;margin:4px 0;max-width:60em;background:var(--jp-layout-color1,transparent);"
         'color:var(--jp-ui-font-color1,inherit);line-height:1.5">'
         f'<div><span aria-hidden="true" style="color:{colour};font-weight:bold">{mark}</span> '
-        f"<b>{title}</b>{' · ' + html.escape(heading, quote=False) if heading else ''}</div>{body}</div>"
+        f"<b>{title}</b>{' · ' + spans(heading) if heading else ''}</div>{body}</div>"
     )
 
 

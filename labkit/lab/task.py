@@ -50,26 +50,33 @@ class Task:
 
     def check(self, *answers: Any) -> Outcome:
         """Look at what your code does: passed, not yet, or not attempted. Shows it, records it, and returns it."""
-        outcome = self._judge(answers)
+        return self._check(answers, record=True)
+
+    def try_out(self, *answers: Any) -> Outcome:
+        """The same as `check`, but nothing is recorded: to see what a check says about a mistake made on purpose."""
+        return self._check(answers, record=False)
+
+    def _check(self, answers: tuple[Any, ...], record: bool) -> Outcome:
+        outcome = self._judge(answers, record)
         display_id = f"labkit-{uuid.uuid4().hex}"
         self.show_outcome(outcome, display_id)
         widget = None
         if show.in_notebook():
             from labkit.lab.controls import buttons
 
-            widget = buttons(self, answers, display_id)
+            widget = buttons(self, lambda: self.check_again(answers, display_id, record))
         show.display(f"Next: lab.{self.name}.hint() or lab.{self.name}.solution()", widget=widget)
         return outcome
 
-    def check_again(self, answers: tuple[Any, ...], display_id: str) -> Outcome:
+    def check_again(self, answers: tuple[Any, ...], display_id: str, record: bool = True) -> Outcome:
         """Check the present state of the same answers, and show it in place of the earlier outcome."""
-        outcome = self._judge(tuple(_as_defined_now(answer) for answer in answers))
+        outcome = self._judge(tuple(_as_defined_now(answer) for answer in answers), record)
         self.show_outcome(outcome, display_id, update=True)
         return outcome
 
-    def _judge(self, answers: tuple[Any, ...]) -> Outcome:
+    def _judge(self, answers: tuple[Any, ...], record: bool) -> Outcome:
         outcome = judge(self._exercise, *answers)
-        if not isinstance(outcome, NotChecked):
+        if record and not isinstance(outcome, NotChecked):
             self._progress.record_check(self._number, self.name, outcome.word)
         return outcome
 

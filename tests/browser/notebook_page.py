@@ -9,7 +9,10 @@ SECONDS = 1000
 # The execution counts of all code cells; 0 for one that has not run or is running.
 _COUNTS = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(
     prompt => Number(/\\[(\\d+)\\]/.exec(prompt.textContent)?.[1] ?? 0))"""
-_ERROR = "document.querySelector('[data-mime-type=\"application/vnd.jupyter.error\"]')"
+# The first output that says that a cell failed: an exception, or a box of labkit's.
+_ERROR = """[...document.querySelectorAll('.jp-OutputArea-output')].find(
+    output => output.dataset.mimeType === 'application/vnd.jupyter.error'
+        || output.querySelector('[role=status]')?.textContent.startsWith('! That did not work'))"""
 
 
 class NotebookPage:
@@ -44,7 +47,7 @@ class NotebookPage:
         self.page.wait_for_function(
             f"""before => {{
                 const counts = ({_COUNTS})();
-                return counts.every(count => count > before) || {_ERROR} !== null;
+                return counts.every(count => count > before) || {_ERROR} !== undefined;
             }}""",
             arg=before,
             timeout=seconds * SECONDS,
@@ -72,7 +75,7 @@ class NotebookPage:
 
     def first_error(self) -> str:
         """What the first failed cell says; empty where none has failed."""
-        text: str = self.page.evaluate(f"() => {_ERROR}?.innerText ?? ''")
+        text: str = self.page.evaluate(f"() => ({_ERROR})?.innerText ?? ''")
         return text
 
     def cell(self, text: str) -> Locator:

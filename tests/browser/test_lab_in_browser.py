@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from labkit import paths
+from labkit.lab import source
 from tests.browser.conftest import Jupyter, picture
 from tests.browser.notebook_page import NotebookPage
 
@@ -76,9 +77,66 @@ def test_live_view_moves(page: Page, jupyter: Jupyter, theme: str) -> None:
     expect(view).to_contain_text("■ ended", timeout=15_000)
 
 
+def test_failures_are_short(page: Page, jupyter: Jupyter, theme: str) -> None:
+    notebook = NotebookPage(page, jupyter.url("untouched.ipynb"))
+    notebook.set_theme(theme)
+    notebook.run_cell("import toy_exercises")
+    assert notebook.first_error() == ""
+    notebook.write_cell("def isolate(hostname: str)", "import os\nrun_in_child(os._exit, 3)")
+    box = notebook.find("[role=status]:has-text('That did not work')")
+    expect(box).to_contain_text("ended with exit code 3")
+    expect(box).to_contain_text("What to do: A function in a child must return.")
+    expect(box).to_contain_text("Where: Line 2 of the cell, run_in_child(os._exit, 3).")
+    assert "That did not work" in notebook.first_error()
+    refused = (
+        "from labkit.syscalls import umount2\n\n\ndef detach():\n    umount2('/usr/bin')\n\n\nrun_in_child(detach)"
+    )
+    notebook.write_cell("def count()", refused)
+    error = notebook.find("[data-mime-type='application/vnd.jupyter.error']")
+    expect(error).to_contain_text("/usr/bin is not a mount point here")
+    expect(error).to_contain_text("line 5 of detach(): umount2('/usr/bin')")
+    expect(error).not_to_contain_text("process.py")
+    box.scroll_into_view_if_needed()
+    picture(page, f"failures-{theme}")
+
+
 @pytest.mark.parametrize("lab", LABS)
-def test_lab_runs_untouched_to_its_end(lab: str, page: Page, jupyter: Jupyter) -> None:
+def test_lab_runs_untouched_to_its_end_and_its_first_exercise_answers(lab: str, page: Page, jupyter: Jupyter) -> None:
     notebook = NotebookPage(page, jupyter.url(lab))
+    notebook.forget_progress(jupyter.state)
     notebook.run_all()
     assert notebook.first_error() == ""
     picture(page, f"lab-{Path(lab).stem}")
+
+    first = page.locator(".jp-OutputArea:has(.labkit-exercise)").first
+    expect(first).to_contain_text("Not attempted")
+    notebook.find(".labkit-hint").click()
+    expect(first).to_contain_text("1 of ")
+    exercise = next(cell for cell in source.read(source.path_of(lab[:2])) if cell.exercise)
+    notebook.write_cell(exercise.learner.splitlines()[0], exercise.solved)
+    notebook.find(".labkit-check-again").click()
+    expect(first).to_contain_text("Passed", timeout=30_000)
+    picture(page, f"lab-{Path(lab).stem}-passed")
+
+
+def test_live_view_of_lab_05(page: Page, jupyter: Jupyter) -> None:
+    notebook = NotebookPage(page, jupyter.url("05_uts.ipynb"))
+    notebook.run_cell('lab = Lab("05")')
+    notebook.run_cell("lab.view(watched")
+    hostname = page.locator(".labkit-view tr:has(code:text-is('uts'))")
+    expect(hostname).to_contain_text("= same")
+    notebook.run_cell("watched.call(unshare, CLONE_NEWUTS)")
+    expect(hostname).to_contain_text("≠ different", timeout=15_000)
+
+
+def test_live_view_of_lab_07(page: Page, jupyter: Jupyter) -> None:
+    notebook = NotebookPage(page, jupyter.url("07_rootfs.ipynb"))
+    notebook.run_cell('lab = Lab("07")')
+    notebook.run_cell("BUSYBOX_ROOT = ")
+    notebook.run_cell("lab.view(running")
+    view = page.locator(".labkit-view")
+    expect(view).to_contain_text("● live")
+    expect(view.locator("tr:has(code:text-is('pid'))")).to_contain_text("≠ different")
+    picture(page, "lab-07-view")
+    notebook.run_cell("running.kill()")
+    expect(view).to_contain_text("■ ended", timeout=15_000)

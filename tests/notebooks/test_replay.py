@@ -146,6 +146,47 @@ def test_a_failing_cell_is_said_with_its_error() -> None:
         execute.execute(notebook, TOY.parent)
 
 
+def test_failures_are_shown_in_a_few_lines_and_replay(tmp_path: Path) -> None:
+    """A box for what labkit says, an exception for what the kernel says; no frames of labkit's own; the same again."""
+    head = "from labkit.constants import CLONE_NEWNS\nfrom labkit.lab import Lab\n"
+    head += "from labkit.process import run_in_child\nfrom labkit.syscalls import umount2, unshare\nlab = Lab('99')"
+    notebook = notebook_of(
+        head,
+        "import os\nrun_in_child(os._exit, 3)",
+        "def detach(path):\n    unshare(CLONE_NEWNS)\n    umount2(path)\n\n\nrun_in_child(detach, '/usr/bin')",
+        "run_in_child(print, 'and on it goes')",
+    )
+    for cell in notebook.cells[1:3]:
+        cell.metadata["tags"] = ["raises-exception"]
+    execute.normalise(execute.execute(notebook, tmp_path), {})
+    _, died, refused, after = notebook.cells
+    assert [output.output_type for output in died.outputs] == ["display_data"]
+    assert died.outputs[0].data["text/plain"].startswith("ChildDied: Process ")
+    assert died.outputs[0].data["text/plain"].endswith("Line 2 of the cell, `run_in_child(os._exit, 3)`.")
+    assert [(output.output_type, output.ename) for output in refused.outputs] == [("error", "OSError")]
+    lines = refused.outputs[0].traceback
+    assert "umount2('/usr/bin', 0)" in lines[0]
+    assert lines[1].startswith("/usr/bin is not a mount point here")
+    assert lines[2:] == [
+        "",
+        "In the child:",
+        "  line 3 of detach(): umount2(path)",
+        "",
+        "In the notebook:",
+        "  line 6 of the cell: run_in_child(detach, '/usr/bin')",
+    ]
+    assert after.outputs[0].text == "and on it goes\n"
+    for _ in range(2):
+        done = replayed(notebook, tmp_path)
+        assert done.exit_code == 0, done.text
+
+
+def test_a_box_stops_the_notebook_as_an_exception_does() -> None:
+    cells = ["from labkit.lab import Lab\nlab = Lab('99')", "from labkit import container\ncontainer.run([])", "1"]
+    with pytest.raises(execute.CellFailed, match="InvalidConfig: The command is a list of strings"):
+        execute.execute(notebook_of(*cells), TOY.parent)
+
+
 def test_an_exception_in_an_observe_cell_stops_the_notebook() -> None:
     notebook = release.build(TOY, solved=True)
     observe = next(cell for cell in notebook.cells if cell.source.startswith("%%observe"))

@@ -32,7 +32,7 @@ def test_every_notebook_has_a_source() -> None:
 def test_solved_gives_what_it_gave(md: Path, time: str) -> None:
     done = replay(release.solved_path(md), folder=paths.checkout() / "labs", sanitize=SANITIZE)
     assert done.exit_code == 0, done.text
-    assert not _left_behind()
+    assert not _left_behind(done.state)
 
 
 @pytest.mark.parametrize("md", SOURCES, ids=[md.stem for md in SOURCES])
@@ -45,13 +45,13 @@ def test_learners_copy_gives_nothing_away(md: Path) -> None:
         assert not cell.get("outputs")
 
 
-def _left_behind() -> list[str]:
-    """Processes whose environment names a state folder of a replay, which has ended."""
-    found = []
+def _left_behind(state: Path) -> list[str]:
+    """Processes whose environment names the state folder of this very replay, which has ended."""
+    found, wanted = [], f"LABKIT_STATE={state}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                if b"LABKIT_STATE=/tmp/labkit-replay-" in (entry / "environ").read_bytes():
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(f"{entry.name}: {(entry / 'cmdline').read_bytes()!r}")
             except OSError:
                 continue  # it has ended, or it is somebody else's

@@ -194,6 +194,53 @@ def test_recap(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_recap_has_predictions_in_the_labs_order(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("zebra", "ape", "cat"):
+        lab.predict(name, f"Is it a `{name}`?", text=True)
+    for name in ("cat", "zebra", "ape"):
+        lab.answer(name, f"{name}!")
+    capsys.readouterr()
+    lab.recap()
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "  ? Is it a `zebra`? zebra!",
+        "  ? Is it a `ape`? ape!",
+        "  ? Is it a `cat`? cat!",
+    ]
+    again = Lab("90")
+    again.predict("ape", "Is it a `ape`?", text=True)
+    capsys.readouterr()
+    again.recap()
+    assert capsys.readouterr().out.splitlines()[1:] == ["  ? Is it a `ape`? ape!", "  ? cat cat!", "  ? zebra zebra!"]
+
+
+def test_recap_and_headings_show_backquotes_as_code(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(show, "display", lambda plain, html="", **_: shown.append(html))
+    lab.predict("p", "Is it `a<b`?", choices=["`yes`", "no"]).answer("`yes`")
+    lab.recap()
+    assert "Is it <code>a&lt;b</code>?" in shown[-1]
+    assert "<code>yes</code>" in shown[-1]
+    assert "· <code>one</code>" in show.box("hint", "`one`")
+
+
+def test_choices_stand_once_in_the_front_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, str]] = []
+    monkeypatch.setattr(show, "display", lambda plain, html="", **_: shown.append((plain, html)))
+    lab.predict("p", "Which?", choices=["this one", "that one"])
+    assert "  - this one\n  - that one" in shown[0][0], "in plain text, where there are no buttons"
+    assert not any("one" in html for _, html in shown)
+
+
+def test_a_trial_is_shown_and_not_recorded(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(lab.double.try_out(lambda n: n), NotYet)
+    said = capsys.readouterr().out
+    assert "double: not yet" in said
+    assert "lab.double.hint()" in said
+    assert isinstance(lab.double.check_again((lambda n: n,), "id", record=False), NotYet)
+    assert lab.double.record["attempts"] == 0
+    assert lab.double.record["outcome"] == "not attempted"
+
+
 def test_html_is_escaped() -> None:
     outcome = NotYet("<script>alert(1)</script> `a<b`", "one\n\ntwo")
     html = show.outcome_html("<b>", outcome)

@@ -1,0 +1,288 @@
+"""The exercises of lab 07: a root file system, the way out of chroot, pivot_root, /dev and /proc."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from labkit import procfs, rootfs, syscalls
+from labkit.constants import CLONE_NEWPID, MS_BIND, MS_REC
+from labkit.lab import Exercise, NotYet, Passed, Verdict
+from labkit.lab.exercises.devices import DEVICES, furnished, look_into, mknod_refused, wrong_dev, wrong_proc
+from labkit.lab.exercises.newroot import COMMANDS, FOLDERS, NOT_FOUND, chroot_and_execute, missing, size
+from labkit.lab.exercises.oldroot import (
+    folder_id,
+    host_changed,
+    identity,
+    not_the_root,
+    place,
+    trace_in_mounts,
+    trace_in_process,
+)
+from labkit.lab.exercises.standin import InFork, StandIn, in_fork, private_mounts, require_procfs
+from labkit.process import Child
+
+__all__ = ["COMMANDS", "DEVICES", "Build", "Enter", "Escape", "Furnish"]
+
+
+class Build(Exercise):
+    """A minimal root filesystem."""
+
+    name = "build"
+    title = "Build a minimal root filesystem"
+    start = "Begin with the folders; then copy `busybox` to where `/bin/busybox` shall be."
+    hints = (
+        (
+            "Three steps: folders, one copied program, and a name in `/bin` for each command. What must a copy keep of "
+            "a program besides its bytes?"
+        ),
+        (
+            "`os.makedirs`, `shutil.copy2` (or `shutil.copy`; `shutil.copyfile` forgets that the file may be "
+            "executed), and `os.symlink`. A link's text is looked up later, *inside* the new root: what should it say?"
+        ),
+        '`os.symlink("busybox", f"{folder}/bin/{name}")` for each name in COMMANDS.',
+    )
+    because = (
+        "A relative link means the same inside and outside. The program is static: it needs no library and no loader, "
+        "so a single file is enough."
+    )
+
+    def check(self, build: Callable[[str, str], object]) -> Verdict:
+        """Look at the folder from outside, then have its shell do something in it."""
+        busybox = str(rootfs.find("busybox") / "bin" / "busybox")
+        with tempfile.TemporaryDirectory(prefix="labkit-") as above, StandIn() as town:
+            root = Path(above, self.draw_name("root"))
+            root.mkdir()
+            with town.spawn(build, str(root), busybox):
+                pass
+            return missing(root) or self._try(town, root)
+
+    def _try(self, town: StandIn, root: Path) -> Verdict:
+        token, code = self.draw_name("note"), self.draw_number(3, 99)
+        Path(root, "tmp", "in").write_text(f"{token}\n")
+        # The folder is the proof: only this shell, with this root, writes these bytes to that place.
+        script = f"ls / > /tmp/ls && cat /tmp/in > /tmp/out && sleep 0 && exit {code}"
+        with town.spawn(chroot_and_execute, str(root), script, wait=False) as child:
+            ended = child.wait(5)
+        if ended == NOT_FOUND:
+            return NotYet(
+                "`/bin/sh` is there and may be executed, and yet `execve` says that there is no such file.",
+                "What is missing is the *loader* that the program names in its first bytes, or its libraries: it is "
+                "not a static program. The one that you were given is. Was that the one you copied?",
+            )
+        written = Path(root, "tmp", "out").read_text().strip() if Path(root, "tmp", "out").exists() else ""
+        if ended != code or written != token:
+            return NotYet(
+                f"The shell in your root was to list `/`, copy a file and end with exit code {code}. It ended with "
+                f"{ended}.",
+                "Which command is it missing? Try it: chroot into your folder and execute `/bin/sh`.",
+            )
+        return Passed(
+            "A shell with your folder as its root listed `/`, read a note, wrote it elsewhere and ended with exit "
+            f"code {code}. All it needed: {size(root)}.",
+            "This is all there is to an image: a folder with the files that a program wants to find.",
+        )
+
+
+class Escape(Exercise):
+    """The way out of a chroot."""
+
+    name = "escape"
+    title = "Get out of a chroot"
+    start = "Begin inside: make a folder, and call `os.chroot` on it without going there."
+    hints = (
+        (
+            "`..` stops at the root, and nowhere else. It stops there only when you *meet* it on the way up. Can you "
+            "be in a place from which the way up does not lead through your root?"
+        ),
+        (
+            "Make a folder in the jail and `os.chroot` into it, without `chdir`. Your root is now below you, so it is "
+            "not on your way up. Then climb with `..`."
+        ),
+        '`os.mkdir("deeper")`, `os.chroot("deeper")`, then `os.chdir("..")` some fifty times, then `os.chroot(".")`.',
+    )
+    because = (
+        "A process has a root and a working directory, and `chroot` changes only the first. A second `chroot` into a "
+        "folder "
+        'below moves the wall to where we are not; the walk up never meets it. The last `chroot(".")` makes the top, '
+        "where we then are, the root again."
+    )
+
+    def check(self, escape: Callable[[], object]) -> Verdict:
+        """Call it in a chroot some folders deep; see from outside which root the process has then."""
+        with tempfile.TemporaryDirectory(prefix="labkit-") as above, StandIn() as town:
+            jail = Path(above, *(self.draw_name("cell") for _ in range(self.draw_number(1, 4))))
+            jail.mkdir(parents=True)
+            with town.spawn(_in_chroot, str(jail), escape) as child:
+                if child.value:
+                    return _no_import(child.value)
+                return _escaped(town, child, jail)
+
+
+def _in_chroot(jail: str, fn: Callable[[], object]) -> str | None:
+    os.chroot(jail)
+    os.chdir("/")
+    return _call(fn)
+
+
+def _call(fn: Callable[..., object], *args: Any) -> str | None:
+    """Call `fn`; the name of the module that it could not import, or None."""
+    try:
+        fn(*args)
+    except ModuleNotFoundError as error:
+        return error.name or "a module"
+    return None
+
+
+def _no_import(module: str) -> NotYet:
+    return NotYet(
+        f"`import {module}` failed: where the function runs, Python cannot reach its own files any more.",
+        "A process with another root finds other files, modules too. Import above the function, in the notebook, or do "
+        "without.",
+    )
+
+
+def _escaped(town: StandIn, child: Child, jail: Path) -> Verdict:
+    root, there = identity(child.pid, "root"), identity(child.pid, "cwd")
+    machine = identity(town.pid, "root")
+    if root == machine:
+        return Passed(
+            f"The root of process {child.pid} is the lab host's root again. It had begun in `{jail.name}`, deep below.",
+            "chroot changes where names are looked up. It was made for building systems, not for keeping anybody in: a "
+            "process with root's powers walks out.",
+        )
+    if there == machine:
+        return NotYet(
+            "The working directory is the lab host's root: you are out. But the process's root is still "
+            f"`{place(child.pid, 'root')}`, so every path that begins with `/` leads into the jail.",
+            "One call more: how do you make the place where you are your root?",
+        )
+    if root == folder_id(jail):
+        return NotYet(
+            "The process has the same root as before: the jail.",
+            "Climbing with `..` ends at the root, as the kernel compares each step with it. What if your root were "
+            "somewhere that your way up does not pass?",
+        )
+    if place(child.pid, "root").startswith(str(jail)):
+        return NotYet(
+            f"The process's root is now `{place(child.pid, 'root')}`: deeper in the jail than before.",
+            "The second chroot is a good beginning. You are above your root now, if you did not follow it with "
+            "`chdir`. Where does `..` lead from there?",
+        )
+    return NotYet(
+        f"The process's root is now `{place(child.pid, 'root')}`: out of the jail, and not at the top yet.",
+        "How many steps up are enough, if you do not know how deep the jail lies? What does `..` do at the very top?",
+    )
+
+
+class Enter(Exercise):
+    """pivot_root, with no trace of the old root."""
+
+    name = "enter"
+    title = "Move into a root of your own, and leave no trace of the old"
+    start = "Begin with a mount namespace of your own, and cut its propagation, as in lab 06."
+    hints = (
+        (
+            "Five things: a mount namespace that leaks nothing, a new root that is a mount point, a working directory "
+            "in it, the swap, and the old root unmounted."
+        ),
+        (
+            "The cell with the three attempts has most of it. Two things are easily forgotten: to bind the folder on "
+            "itself, and to stand in it (`os.chdir`) before the swap."
+        ),
+        (
+            '`unshare(CLONE_NEWNS)`; `mount(None, "/", None, MS_REC | MS_PRIVATE)`; '
+            '`mount(root, root, None, MS_BIND | MS_REC)`; `os.chdir(root)`; `pivot_root(".", ".")`; '
+            '`umount2(".", MNT_DETACH)`.'
+        ),
+    )
+    because = (
+        'With `pivot_root(".", ".")` the old root lies on top of the new one for a moment, so that no folder is needed '
+        "to "
+        "put it in. MNT_DETACH takes it away with everything below it, though it is in use. `os.chdir(root)` comes "
+        "first, since a working directory is a reference too; the last one only makes sure."
+    )
+
+    def check(self, enter: Callable[[str], object]) -> Verdict:
+        """Call it in a child; look at its mounts, root, working directory and descriptors from outside."""
+        with tempfile.TemporaryDirectory(prefix="labkit-") as above, StandIn() as town:
+            root = Path(above, self.draw_name("root"))
+            for name in ("dev", "proc", "tmp"):
+                Path(root, name).mkdir(parents=True)
+            Path(root, self.draw_name("note")).write_text("the new root\n")
+            folder, names = folder_id(root), set(os.listdir(root))
+            with town.spawn(_call, enter, str(root)) as child:
+                if child.value:
+                    return _no_import(child.value)
+                with town.witness(child.pid) as witness:
+                    mistake = host_changed(town, child) or not_the_root(child, witness, folder)
+                    mistake = mistake or trace_in_mounts(town, witness) or trace_in_process(child)
+                mounts = len(procfs.mountinfo(child.pid))
+            left = sorted(set(os.listdir(root)) - names)
+        if mistake:
+            return mistake
+        remains = f" One thing remains, an empty folder `{left[0]}`: `os.rmdir` would take it away." if left else ""
+        return Passed(
+            f"Process {child.pid} sees {mounts} mount{'s' if mounts != 1 else ''}; its root is your folder, and "
+            "neither a mount, nor its working directory, nor a descriptor leads back to the lab host's "
+            f"files.{remains}",
+            "What is not in the mount namespace cannot be named: there is nothing to escape to.",
+        )
+
+
+class Furnish(Exercise):
+    """/dev with what a shell needs, and a /proc."""
+
+    name = "furnish"
+    title = "A /dev with just what a shell needs, and a /proc"
+    start = "Begin with `/proc`: one call, as in lab 06, but below `root`."
+    hints = (
+        (
+            "A device is not a file with contents: it is a name for a driver, and a pair of numbers. Either you make "
+            "such a name, or you show the host's in a second place."
+        ),
+        (
+            "To show it: make an empty file, then bind-mount the host's device on it. To make it: `os.mknod` with "
+            "`stat.S_IFCHR`, and `os.chmod` afterwards, since the umask takes bits away. As an ordinary user only the "
+            "first works."
+        ),
+        (
+            '`open(f"{root}/dev/{name}", "w").close()`, then `mount(f"/dev/{name}", f"{root}/dev/{name}", None, '
+            'MS_BIND)` for each name in DEVICES; and `mount("proc", f"{root}/proc", "proc")`.'
+        ),
+    )
+    because = (
+        "A bind mount works with and without real root. What is not there cannot be opened: no disk, no memory, no "
+        "keyboard of the host. Container engines make a `tmpfs` on `/dev` and put about a dozen names in it."
+    )
+
+    def check(self, furnish: Callable[[str], object]) -> Verdict:
+        """Call it as PID 1 in a private mount namespace; look at what is below the root there."""
+        require_procfs()
+        with tempfile.TemporaryDirectory(prefix="labkit-") as above, StandIn() as town:
+            root = Path(above, self.draw_name("root"))
+            for name in ("bin", *FOLDERS):
+                Path(root, name).mkdir(parents=True)
+            with town.spawn(_prepare, str(root)) as child:
+                done: InFork = child.call(in_fork, furnish, str(root), stay=True)
+                try:
+                    done.value_or_raise()
+                except PermissionError as error:
+                    if mistake := mknod_refused(error):
+                        return mistake
+                    raise
+                if leaked := town.leaked():
+                    return NotYet(
+                        f"`{leaked[0].mount_point}` leaked to the lab host.", "Which call made it shared again?"
+                    )
+                with town.witness(done.pid) as witness:
+                    found = witness.call(look_into, str(root))
+                    return wrong_dev(found["dev"]) or wrong_proc(found["proc"], done.pid) or furnished(found["dev"])
+
+
+def _prepare(root: str) -> None:
+    """A mount namespace of one's own, `root` a mount in it, and a PID namespace for the next child."""
+    private_mounts()
+    syscalls.mount(root, root, None, MS_BIND | MS_REC)
+    syscalls.unshare(CLONE_NEWPID)
