@@ -115,6 +115,18 @@ class Child:
             raise value
         return True, value
 
+    def answered(self, timeout: float = 0.0) -> bool:
+        """Whether the function given to `spawn(..., wait=False)` has returned, or its process has ended.
+
+        Waits `timeout` seconds at most. What the function returned is in `value` then; what it raised is raised.
+        """
+        if self.exit is not None or not readable(self._calls.fileno(), timeout):
+            return not self.alive
+        returned, value = self._answer()
+        if returned:
+            self.value = value
+        return returned or not self.alive
+
     @property
     def alive(self) -> bool:
         """Whether the process has not ended yet."""

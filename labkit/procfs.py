@@ -34,7 +34,7 @@ class Mount(NamedTuple):
 
 def mountinfo(pid: int | str = "self") -> list[Mount]:
     """The mounts that process `pid` sees, in the kernel's order: parents before children, lower before upper."""
-    return [_mount(line) for line in _read(f"/proc/{pid}/mountinfo").splitlines()]
+    return [_mount(line) for line in _read(f"{pid}/mountinfo").splitlines()]
 
 
 def _mount(line: str) -> Mount:
@@ -72,40 +72,35 @@ def namespace_inode(pid: int | str, kind: str) -> int:
     return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
 
 
-def children(pid: int | str) -> list[int]:
-    """The children of every thread of `pid`, in the order they were made."""
+def children(pid: int, dir_fd: int | None = None) -> list[int]:
+    """The children of every thread of `pid`, in the order they were made.
+
+    `dir_fd` is an open /proc, for a process that cannot rely on what is mounted there now.
+    """
     found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except FileNotFoundError:
-        raise ProcessLookupError(f"there is no process {pid}") from None
-    for thread in threads:
+    for thread in _list(f"{pid}/task", dir_fd):
         try:
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                found += [int(child) for child in file.read().split()]
-        except FileNotFoundError:
-            if not os.path.exists("/proc/self/task"):
-                raise
-            if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
-                return _children_by_search(int(os.path.realpath("/proc/self")[6:]) if pid == "self" else int(pid))
+            found += [int(child) for child in _read(f"{pid}/task/{thread}/children", dir_fd).split()]
+        except ProcessLookupError:
+            if "children" not in _list(f"{pid}/task/{pid}", dir_fd):
+                return _children_by_search(pid, dir_fd)  # a kernel built without CONFIG_PROC_CHILDREN
             continue  # the thread ended meanwhile
     return found
 
 
-def _children_by_search(pid: int) -> list[int]:
-    """As `children`, for kernels built without CONFIG_PROC_CHILDREN."""
+def _children_by_search(pid: int, dir_fd: int | None = None) -> list[int]:
     found = []
-    for entry in os.listdir("/proc"):
+    for entry in _list(".", dir_fd):
         if entry.isdigit():
             try:
-                if int(stat(entry)[3]) == pid:
+                if int(stat(entry, dir_fd)[3]) == pid:
                     found.append(int(entry))
             except ProcessLookupError:
                 continue
     return found
 
 
-def descendants(pid: int | str) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """The children of `pid`, their children, and so on; each after its parent."""
     found: list[int] = []
     waiting = children(pid)
@@ -119,9 +114,9 @@ def descendants(pid: int | str) -> list[int]:
     return found
 
 
-def stat(pid: int | str) -> list[str]:
+def stat(pid: int | str, dir_fd: int | None = None) -> list[str]:
     """The fields of /proc/PID/stat, from 0: [1] is the name, [2] the state, [3] the parent, [5] the session."""
-    text = _read(f"/proc/{pid}/stat")
+    text = _read(f"{pid}/stat", dir_fd)
     # The name is in parentheses and may hold spaces and parentheses itself; the last one closes it.
     opened, closed = text.index("("), text.rindex(")")
     return [text[:opened].strip(), text[opened + 1 : closed], *text[closed + 1 :].split()]
@@ -129,7 +124,7 @@ def stat(pid: int | str) -> list[str]:
 
 def status(pid: int | str) -> dict[str, str]:
     """The lines of /proc/PID/status: `{"Name": "bash", "NSpid": "4242\\t1", "CapEff": "0000...", ...}`."""
-    lines = _read(f"/proc/{pid}/status").splitlines()
+    lines = _read(f"{pid}/status").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
@@ -140,12 +135,27 @@ def nspid(pid: int | str) -> list[int]:
 
 def cmdline(pid: int | str) -> list[str]:
     """The arguments process `pid` was started with; empty for a zombie or a kernel thread."""
-    return _read(f"/proc/{pid}/cmdline").split("\0")[:-1]
+    return _read(f"{pid}/cmdline").split("\0")[:-1]
 
 
-def _read(path: str) -> str:
+def _read(path: str, dir_fd: int | None = None) -> str:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        fd = os.open(path if dir_fd is not None else f"/proc/{path}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+        with open(fd, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except (FileNotFoundError, ProcessLookupError):
-        raise ProcessLookupError(f"there is no process behind {path}") from None
+        raise ProcessLookupError(f"there is no process behind /proc/{path}") from None
+
+
+def _list(path: str, dir_fd: int | None = None) -> list[str]:
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        fd = os.open(path if dir_fd is not None else f"/proc/{path}", flags, dir_fd=dir_fd)
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(f"there is no process behind /proc/{path}") from None
+    try:
+        return os.listdir(fd)
+    except ProcessLookupError:
+        return []
+    finally:
+        os.close(fd)

@@ -74,8 +74,8 @@ def write_entry(
         program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH, attributes, len(attributes))
     program.step("pivot_root")
     program.call("fchdir", tree)
-    # With "." for both, the old root ends up mounted on top of the new one, so that no folder is needed to put it in;
-    # the working directory is still the old root then, and unmounting "." takes that away. pivot_root(2), NOTES.
+    # With "." for both, the old root ends up mounted on top of the new one, so that no folder is needed to put it in.
+    # Unmounting "." takes away what lies on top there: the old root. pivot_root(2), NOTES.
     program.call("pivot_root", ".", ".")
     program.call("umount2", ".", c.MNT_DETACH)
     program.call("chdir", "/")

@@ -53,10 +53,15 @@ _CAP_SYS_ADMIN = 1 << 21
 ready_networks: ready.Ready | None = None  # in the zygote itself
 
 
+_proc: int | None = None  # an open /proc: children share the lab host's mounts, and may mount over it
+
+
 def main(control_fd: int) -> "NoReturn":
     """Become keeper and zygote of the caller at the other end of `control_fd`."""
     control = socket.socket(fileno=control_fd)
     caller = syscalls.pidfd_open(os.getppid())
+    global _proc
+    _proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     sys.path[:] = marshal.loads(control.recv(REQUEST_BYTES))
     os.setsid()
     _plain_signals()
@@ -226,10 +231,10 @@ class Zygote:
 
     def _end_sessions(self) -> None:
         """Kill what ended children have left in their sessions: it falls to us, generation after generation."""
-        orphans = [pid for pid in procfs.children(os.getpid()) if pid not in self.children]
+        orphans = [pid for pid in procfs.children(os.getpid(), _proc) if pid not in self.children]
         for pid in orphans:
             with suppress(ProcessLookupError):
-                if int(procfs.stat(pid)[5]) in self.ended_sessions:
+                if int(procfs.stat(pid, _proc)[5]) in self.ended_sessions:
                     os.kill(pid, signal.SIGKILL)
         if not orphans:
             self.ended_sessions.clear()
@@ -267,7 +272,7 @@ def kill_descendants(timeout: float = 5.0) -> None:
     """Kill every child of this process, and, since it is a subreaper, every child's child that falls to it then."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        for pid in procfs.children(os.getpid()):
+        for pid in procfs.children(os.getpid(), _proc):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         try:

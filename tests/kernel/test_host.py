@@ -62,6 +62,25 @@ def test_a_host_that_died_is_replaced() -> None:
     assert run_in_child(socket.gethostname) == "labhost"
 
 
+def test_a_proc_mounted_over_the_hosts_does_not_end_it() -> None:
+    def leak() -> None:
+        syscalls.unshare(c.CLONE_NEWPID)
+        if os.fork() == 0:
+            syscalls.mount("proc", "/proc", "proc")
+            os._exit(0)
+        os.wait()
+
+    with spawn(os.getpid) as witness, spawn(leak):
+        with spawn(lambda: subprocess.Popen(["sleep", "1000"]).pid) as other:
+            pidfd = os.pidfd_open(other.value)
+        assert output.readable(pidfd, 10), "what an ended child left was not ended"
+        os.close(pidfd)
+        assert witness.alive
+        assert witness.call(os.getpid) == witness.pid
+    host.reset()
+    assert not witness.alive
+
+
 def test_reset_is_complete_and_can_be_repeated() -> None:
     child = spawn(os.getpid)
     host.reset()

@@ -190,12 +190,28 @@ def test_what_a_child_leaves_in_its_session_ends_with_it() -> None:
 
 
 def test_interrupted_call_kills_the_child() -> None:
-    with process.Child() as child:
-        timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            child.call(time.sleep, 1000)
-        assert not child.alive
+    # A shell that runs the tests in the background has SIGINT ignored in them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with process.Child() as child:
+            timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                child.call(time.sleep, 1000)
+            assert not child.alive
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_answered_tells_of_a_function_one_does_not_wait_for() -> None:
+    with spawn(time.sleep, 1000, wait=False) as child:
+        assert not child.answered(0.01)
+    assert child.answered()
+    with spawn(lambda: 7, wait=False) as child:
+        assert child.answered(10)
+        assert child.value == 7
+    with spawn(divmod, 1, 0, wait=False) as child, pytest.raises(ZeroDivisionError):
+        child.answered(10)
 
 
 @pytest.mark.parametrize("arguments", [(os.getpid,), (os.execv, "/bin/sleep", ["sleep", "1000"])])

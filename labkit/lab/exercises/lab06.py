@@ -14,7 +14,6 @@ from labkit.constants import CLONE_NEWPID
 from labkit.lab import Exercise, NotYet, Passed, Verdict
 from labkit.lab.exercises.standin import (
     StandIn,
-    answered,
     as_pid_1,
     find_command,
     require_procfs,
@@ -232,7 +231,7 @@ def _is_an_init(child: Child, fifo: Path, orphans: int, code: int) -> Verdict:
     try:
         first = procfs.children(child.pid)
         zombies, left = _settle(first[0]) if first else ([], [])
-        if answered(child):
+        if child.answered(0.01):
             value = _returned(child)
             return NotYet(
                 f"`init()` returned {value!r} while the command was still running, and all of the namespace died with "
@@ -253,7 +252,7 @@ def _is_an_init(child: Child, fifo: Path, orphans: int, code: int) -> Verdict:
     finally:
         os.close(writer)
     deadline = time.monotonic() + 2.0
-    while not answered(child):
+    while not child.answered(0.01):
         if time.monotonic() > deadline:
             return NotYet(
                 "The command has ended, and `init()` goes on waiting: an orphan that has nothing to do with the "
@@ -285,7 +284,7 @@ def _open_when_read(child: Child, fifo: Path, seconds: float) -> int | None:
     while time.monotonic() < deadline:
         with suppress(OSError):  # ENXIO: nobody has it open for reading
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        if answered(child):
+        if child.answered(0.01):
             return None
     return None
 

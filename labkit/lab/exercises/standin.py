@@ -20,7 +20,6 @@ from labkit import namespaces, procfs
 from labkit.child import read_message, write_message
 from labkit.constants import CLONE_NEWNS, CLONE_NEWPID, MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
 from labkit.errors import Unsupported
-from labkit.output import readable
 from labkit.process import Child, run_in_child, spawn
 from labkit.procfs import Mount
 from labkit.syscalls import mount, unshare
@@ -94,19 +93,6 @@ def private_mounts() -> None:
 # A function that never returns, and processes that a function has started
 
 
-def answered(child: Child) -> bool:
-    """Whether the function given to `spawn(..., wait=False)` has returned, or its process has ended.
-
-    Raises what the function raised; the value is in `child.value` otherwise.
-    """
-    if not child.alive:
-        return True
-    if not readable(child._calls.fileno(), _LOOK_SECONDS):
-        return False
-    returned, child.value = child._answer()
-    return returned or not child.alive
-
-
 def find_command(child: Child, command: list[str], seconds: float) -> int | None:
     """The PID of the process among `child` and its descendants that executes exactly `command`, once there is one.
 
@@ -120,7 +106,7 @@ def find_command(child: Child, command: list[str], seconds: float) -> int | None
             with suppress(ProcessLookupError):
                 if procfs.cmdline(pid) == command:
                     return pid
-        if not done and answered(child):
+        if not done and child.answered(_LOOK_SECONDS):
             # It has returned; a process that it started may need a moment to get to its execve.
             done, deadline = True, min(deadline, time.monotonic() + grace)
         time.sleep(_LOOK_SECONDS)
