@@ -9,9 +9,11 @@ SECONDS = 1000
 # The execution counts of all code cells; 0 for one that has not run or is running.
 _COUNTS = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(
     prompt => Number(/\\[(\\d+)\\]/.exec(prompt.textContent)?.[1] ?? 0))"""
+# JupyterLab shows an exception as it shows what was written to stderr; some versions have a type of its own for it.
+FAILED = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type='application/vnd.jupyter.error']"
 # The first output that says that a cell failed: an exception, or a box of labkit's.
-_ERROR = """[...document.querySelectorAll('.jp-OutputArea-output')].find(
-    output => output.dataset.mimeType === 'application/vnd.jupyter.error'
+_ERROR = f"""[...document.querySelectorAll('.jp-OutputArea-output')].find(
+    output => output.matches("{FAILED}")
         || output.querySelector('[role=status]')?.textContent.startsWith('! That did not work'))"""
 
 

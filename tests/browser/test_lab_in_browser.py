@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from labkit import paths
 from labkit.lab import source
 from tests.browser.conftest import Jupyter, picture
-from tests.browser.notebook_page import NotebookPage
+from tests.browser.notebook_page import FAILED, NotebookPage
 
 pytestmark = pytest.mark.timeout(300)
 LABS = sorted(path.name for path in (paths.checkout() / "labs").glob("[0-9][0-9]_*.ipynb"))
@@ -92,7 +92,7 @@ def test_failures_are_short(page: Page, jupyter: Jupyter, theme: str) -> None:
         "from labkit.syscalls import umount2\n\n\ndef detach():\n    umount2('/usr/bin')\n\n\nrun_in_child(detach)"
     )
     notebook.write_cell("def count()", refused)
-    error = notebook.find("[data-mime-type='application/vnd.jupyter.error']")
+    error = notebook.find(FAILED)
     expect(error).to_contain_text("/usr/bin is not a mount point here")
     expect(error).to_contain_text("line 5 of detach(): umount2('/usr/bin')")
     expect(error).not_to_contain_text("process.py")
