@@ -1,11 +1,16 @@
 """Skips that nobody sees are defects: LABKIT_NO_SKIPS=1 makes each a failure, but for what the machine cannot do."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
 
 from tests.requirements import MACHINE_CANNOT
+
+# A shell that runs the tests in the background has SIGINT ignored in them and in all they start: no test could see
+# what Ctrl-C does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_SKIPS = os.environ.get("LABKIT_NO_SKIPS") == "1"
 

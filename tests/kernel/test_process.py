@@ -190,17 +190,12 @@ def test_what_a_child_leaves_in_its_session_ends_with_it() -> None:
 
 
 def test_interrupted_call_kills_the_child() -> None:
-    # A shell that runs the tests in the background has SIGINT ignored in them.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with process.Child() as child:
-            timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
-            timer.start()
-            with pytest.raises(KeyboardInterrupt):
-                child.call(time.sleep, 1000)
-            assert not child.alive
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with process.Child() as child:
+        timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            child.call(time.sleep, 1000)
+        assert not child.alive
 
 
 def test_answered_tells_of_a_function_one_does_not_wait_for() -> None:
