@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from labkit.errors import LabkitError
 from labkit.vm import guest, keeper, streams
+from labkit.vm.confine import Confinement
 
 
 class TimedOut(LabkitError):
@@ -49,6 +50,7 @@ class Boot:
     channel_fd: int  # the machine's end of the line
     modules: list[str] = field(default_factory=list)  # kernel modules for the guest to load
     module_tree: str = ""  # where all of them are
+    confinement: Confinement | None = None  # for the machine's program
 
 
 class Kind(Protocol):
@@ -74,7 +76,9 @@ class Machine:
         self._connections = streams.FIRST_CONNECTION
 
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="labvm-"))
+            keeper.remove_abandoned(tempfile.gettempdir())
+            self._folder = Path(tempfile.mkdtemp(prefix=keeper.PREFIX))
+            self._lock = keeper.lock(str(self._folder))
         except OSError as error:
             raise LabkitError(f"the virtual machine has no folder for temporary files: {error}; set TMPDIR") from error
         try:
@@ -98,7 +102,8 @@ class Machine:
         self._line_socket = ours
         with theirs:
             self.boot = Boot(self._folder, init, memory_mib, writable, theirs.fileno())
-            argv = keeper.command(str(self._folder), self.kind.prepare(self.boot))
+            program = self.kind.prepare(self.boot)
+            argv = keeper.command(str(self._folder), program, self.boot.confinement)
             self._console = (self._folder / "console").open("w+b")  # read even when the folder is gone
             self._keeper = subprocess.Popen(
                 argv,
@@ -120,9 +125,12 @@ class Machine:
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()  # the keeper reads end of file, kills the machine, and removes the folder
         self._keeper.wait()
+        if self._keeper.returncode < 0:
+            keeper.remove(str(self._folder))
         self._line_socket.close()
         self._console.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock)
 
     def listen(self, listener: socket.socket, guest_port: int) -> None:
         """Carry each connection that `listener` gets to the guest's 127.0.0.1:guest_port."""
@@ -135,7 +143,10 @@ class Machine:
         if self._error:
             raise LabkitError(f"the virtual machine could not be set up: {self._error}")
         if self.exit_code is None and (self.line.closed or self._keeper.poll() is not None):
-            raise MachineDied(f"the virtual machine ended before its command did{self.last_words()}")
+            why = self.last_words()
+            if (self._keeper.returncode or 0) < 0:
+                why = f": signal {-self._keeper.returncode} ended the process that kept it"
+            raise MachineDied(f"the virtual machine ended before its command did{why}")
 
     def _accept(self, listener: socket.socket, guest_port: int) -> None:
         connection, _address = listener.accept()

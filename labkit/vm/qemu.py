@@ -151,7 +151,7 @@ def kvm_works(kernel: kernels.Kernel) -> bool:
 
 
 def _try_kvm(kernel: kernels.Kernel) -> bool:
-    folder = tempfile.mkdtemp(prefix="labvm-kvm-")
+    folder = tempfile.mkdtemp(prefix=keeper.PREFIX)
     initramfs = Path(folder, "initramfs")
     write_initramfs(initramfs, kernel, None)
     argv = keeper.command(folder, machine(kernel, initramfs, 256, kvm=True))

@@ -33,7 +33,10 @@ def build_root(order: "dict[str, Any]") -> None:
         os.mkdir(f"/run/{name}")
     for module in order["modules"]:
         insert_module(module)
-    mount("overlay", _NEW, "overlay", 0, "lowerdir=/,upperdir=/run/upper,workdir=/run/work,xino=off")
+    # Seen from a user namespace (`labkit.vm.confine`), root's files are nobody's: a setuid `mount` would then make root
+    # a user without rights.
+    flags = 0 if os.stat("/").st_uid == 0 else c.MS_NOSUID
+    mount("overlay", _NEW, "overlay", flags, "lowerdir=/,upperdir=/run/upper,workdir=/run/work,xino=off")
 
     mount("proc", _NEW + "/proc", "proc", c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC)
     mount("sysfs", _NEW + "/sys", "sysfs", c.MS_NOSUID | c.MS_NODEV | c.MS_NOEXEC)

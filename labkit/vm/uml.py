@@ -2,7 +2,8 @@
 
 It needs neither root nor /dev/kvm: a guest process is a host process whose system calls the kernel program intercepts
 (ptrace(2)), and its memory is a file. Its file system type `hostfs` shows host files with the rights of the user who
-started it. It exists for amd64 (Documentation/virt/uml/user_mode_linux_howto_v2.rst).
+started it, who is to be kept from the guest's reach: `labkit.vm.confine` does, where this user can make namespaces. It
+exists for amd64 (Documentation/virt/uml/user_mode_linux_howto_v2.rst).
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from labkit.errors import Unsupported
 from labkit.vm import kernels
+from labkit.vm.confine import Confinement
 from labkit.vm.machine import Boot, Share
 
 NAME = "uml"
@@ -33,8 +35,12 @@ def prepare(boot: Boot) -> list[str]:
     assert kernel is not None
     boot.modules = [str(path) for path in kernels.with_dependencies(kernel.modules, ["overlay"])]
     boot.module_tree = str(kernel.modules)
+    memory = boot.folder / "memory"
+    memory.mkdir()
+    writable = [str(path) for path in (boot.folder, *boot.writable)]
+    boot.confinement = Confinement(writable, str(memory), boot.memory_mib, memory_folder(boot.memory_mib))
     # The guest's memory is an unnamed file in TMPDIR that is mapped executable.
-    environment = [f"TMPDIR={memory_folder(boot.memory_mib)}", f"HOME={boot.folder}", "PATH=/usr/bin:/bin"]
+    environment = [f"TMPDIR={memory}", f"HOME={boot.folder}", "PATH=/usr/bin:/bin"]
     return [
         *("env", "-i", *environment),
         str(kernel.image),

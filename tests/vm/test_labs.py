@@ -1,0 +1,77 @@
+"""The labs on another kernel: each solved notebook gives in a virtual machine what it gave where it was made."""
+
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from labkit import paths, rootfs, vm
+from labkit.errors import Unsupported
+from tests.vm.conftest import require
+
+pytestmark = pytest.mark.timeout(600)
+
+TESTS = Path(__file__).parent.parent
+SOLVED = sorted((TESTS / "notebooks" / "solved").glob("0[5-7]_*.ipynb"))
+MEMORY_MIB = 1536
+AT_ONCE = 2  # User Mode Linux has one processor, and a notebook takes half a minute of it
+
+REPLAY = """
+import sys
+from pathlib import Path
+from labkit.lab.replay import replay
+notebook, folder, sanitize = map(Path, sys.argv[1:])
+done = replay(notebook, folder=folder, sanitize=sanitize, seconds_per_cell=120)
+print(done.text)
+sys.exit(done.exit_code)
+"""
+
+
+# Once as root, as the course runs in a machine, and the first also as a user who is not.
+CASES: list[tuple[Path, str | None]] = [(path, None) for path in SOLVED] + [(path, "nobody") for path in SOLVED[:1]]
+
+
+def run(notebook: Path, user: str | None) -> vm.Completed:
+    folder, sanitize = paths.checkout() / "labs", TESTS / "notebooks" / "sanitize.cfg"
+    return vm.run(
+        [sys.executable, "-c", REPLAY, str(notebook), str(folder), str(sanitize)],
+        kind="uml",
+        cwd=folder,
+        env={"PYTHONPATH": str(paths.checkout()), "LABKIT_STATE": str(paths.state()), "HOME": "/tmp"},
+        user=user,
+        memory_mib=MEMORY_MIB,
+        capture=True,
+        timeout=400,
+    )
+
+
+def others_may_read(*places: Path) -> bool:
+    """Whether a user of no group may, too: a checkout in root's own home is no place to read from."""
+    return all(folder.stat().st_mode & 0o5 == 0o5 for place in places for folder in (place, *place.parents))
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[tuple[Path, str | None], Future[vm.Completed]]]:
+    """All of them, under way side by side."""
+    require("uml")
+    try:
+        root = rootfs.find("busybox")
+    except Unsupported as lack:
+        pytest.skip(str(lack))
+    readable = others_may_read(root, paths.checkout(), Path(sys.prefix))
+    with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
+        yield {case: pool.submit(run, *case) for case in CASES if case[1] is None or readable}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{path.stem} as {user or 'root'}" for path, user in CASES])
+def test_a_solved_notebook_gives_what_it_gave(
+    case: tuple[Path, str | None], runs: dict[tuple[Path, str | None], Future[vm.Completed]]
+) -> None:
+    if case not in runs:
+        pytest.skip("other users cannot read this checkout, or its Python")
+    done = runs[case].result()
+    assert done.exit_code == 0, done.stdout + done.stderr
