@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit import capabilities
+from labkit import capabilities, rootfs
 
 
 @dataclass(frozen=True)
@@ -88,5 +88,9 @@ def _oci_config(root: Path) -> dict[str, object]:
             mount("tmpfs", "/dev/shm", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),
             mount("sysfs", "/sys", "nosuid", "nodev", "noexec", "ro"),
         ],
-        "linux": {"namespaces": [{"type": kind} for kind in kinds]},
+        "linux": {
+            "namespaces": [{"type": kind} for kind in kinds],
+            "readonlyPaths": [f"/{path}" for path in rootfs.READONLY],
+            "maskedPaths": [f"/{path}" for path in rootfs.MASKED],
+        },
     }

@@ -65,7 +65,9 @@ def describe(step: "Step") -> str:
         return f"mknod /dev/{arguments[0]} c {major} {minor}"
     if name == "symlink":
         return f"ln -s {arguments[0]} /{arguments[1]}"
-    return f"mkdir /{arguments[0]}"
+    if name == "readonly":
+        return f"mount --rbind -o ro /{arguments[0]} /{arguments[0]}"
+    return f"{'mkdir' if name == 'directory' else name} /{arguments[0]}"
 
 
 def filesystem(
@@ -136,6 +138,31 @@ def directory(program: "Program", root: "Value", path: str, mode: int = 0o755) -
     program.call("mkdirat", parent, name, mode, may_fail=True)
 
 
+def readonly(program: "Program", root: "Value", path: str) -> None:
+    """Make a part of /proc or /sys read-only, where this kernel has it.
+
+    Root's user id alone, without any capability, may write to most of /proc/sys: to the program that the kernel starts
+    for a crashed process, for one.
+    """
+    if not os.path.exists(f"/{path}"):
+        return
+    place, tree = _copy_of(program, root, path)
+    attributes = struct.pack("=4Q", c.MOUNT_ATTR_RDONLY, 0, 0, 0)
+    program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attributes, len(attributes))
+    program.call("move_mount", tree, "", place, "", _BOTH_BY_FD)
+
+
+def mask(program: "Program", root: "Value", path: str) -> None:
+    """Hide a part of /proc or /sys, where this kernel has it: a file under the container's own /dev/null, a folder
+    under an empty one."""
+    if os.path.isdir(f"/{path}"):
+        filesystem(program, root, "tmpfs", path, ("ro", "nosuid", "nodev", "noexec"), ("size=0",))
+    elif os.path.exists(f"/{path}"):
+        place = _open(program, root, path, os.O_PATH, c.RESOLVE_NO_SYMLINKS)
+        _, null = _copy_of(program, root, "dev/null")
+        program.call("move_mount", null, "", place, "", _BOTH_BY_FD)
+
+
 def may_make_devices() -> bool:
     """Whether this process's user namespace is the machine's first, the only one in which mknod(2) makes devices."""
     global _may_make_devices
@@ -161,6 +188,13 @@ def _attach(program: "Program", root: "Value", mount: "Value", target: str, onto
     program.call("move_mount", mount, "", place, "", _BOTH_BY_FD)
 
 
+def _copy_of(program: "Program", root: "Value", path: str) -> "tuple[Value, Value]":
+    """The place `path`, and a detached copy of what is there."""
+    place = _open(program, root, path, os.O_PATH, c.RESOLVE_NO_SYMLINKS)
+    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH | c.AT_RECURSIVE
+    return place, program.call("open_tree", place, "", flags, returns="copy")
+
+
 def _open(program: "Program", root: "Value", path: str, flags: int, resolve: int = 0) -> "Value":
     """Open `path` as a process whose root is `root` would, but through no magic link of /proc. openat2(2)."""
     how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, _IN_ROOT | resolve)
@@ -180,4 +214,6 @@ _OPERATIONS: "dict[str, Callable[..., None]]" = {
     "device": device,
     "symlink": symlink,
     "directory": directory,
+    "readonly": readonly,
+    "mask": mask,
 }

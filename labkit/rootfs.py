@@ -14,6 +14,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: What of the kernel's own files a container may read and not write, and what it is not shown: Docker's defaults.
+READONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+MASKED = (
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/firmware",
+    "sys/devices/virtual/powercap",
+)
+
 #: What a container expects below its root: its own /proc (of its own PID namespace), a small /dev, terminals, shared
 #: memory, a read-only /sys. OCI's defaults but for mqueue.
 DEFAULT_PLAN: "tuple[mounts.Step, ...]" = (
@@ -35,6 +52,8 @@ DEFAULT_PLAN: "tuple[mounts.Step, ...]" = (
     ("directory", "dev/shm"),
     ("filesystem", "tmpfs", "dev/shm", ("nosuid", "nodev", "noexec"), ("mode=1777", "size=64m")),
     ("filesystem", "sysfs", "sys", ("nosuid", "nodev", "noexec", "ro"), ()),
+    *(("readonly", path) for path in READONLY),
+    *(("mask", path) for path in MASKED),
 )
 
 

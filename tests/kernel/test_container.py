@@ -1,5 +1,6 @@
 """A container: its own namespaces and root, its command's output and end, and every refusal in a sentence."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -66,7 +67,8 @@ def test_the_old_root_is_gone(busybox: Path) -> None:
     with start(["sleep", "1000"]) as container:
         mounts = procfs.mountinfo(container.pid)
         assert [m.mount_point for m in mounts if m.mount_point == "/"] == ["/"]
-        below = {"/proc", "/dev", "/dev/pts", "/dev/shm", "/sys"}
+        covered = {f"/{path}" for path in (*rootfs.READONLY, *rootfs.MASKED) if Path(f"/{path}").exists()}
+        below = {"/proc", "/dev", "/dev/pts", "/dev/shm", "/sys", *covered}
         devices = {m.mount_point for m in mounts if m.mount_point.startswith("/dev/")} - below
         assert {m.mount_point for m in mounts} == {"/", *below, *devices}
         assert devices == (set() if os.geteuid() == 0 else {f"/dev/{n}" for n in _DEVICES})
@@ -246,8 +248,8 @@ def test_a_thousand_runs_leave_nothing(busybox: Path, count: int) -> None:
     before, mounts = held(), len(procfs.mountinfo(host.pid()))
     for _ in range(count):
         assert run(["true"]).exit_code == 0
-    # What it holds a moment after an answer may be one child's worth more, never a thousand's.
-    assert all(now <= then for now, then in zip(held(), before, strict=True))
+    # A moment after an answer it may still hold what belongs to that one child, never to a thousand.
+    assert all(now <= then + 5 for now, then in zip(held(), before, strict=True))
     assert len(procfs.mountinfo(host.pid())) == mounts
 
 
@@ -286,7 +288,7 @@ def test_killed_in_the_middle_of_starting_nothing_is_left(busybox: Path, victim:
                 assert caller.stdout
                 keeper, zygote = map(int, caller.stdout.readline().split())
                 time.sleep(rng.uniform(0, 0.1))  # the moment is the test's parameter, not something waited for
-                pidfds = {pid: os.pidfd_open(pid) for pid in (keeper, *procfs.descendants(keeper)) if _exists(pid)}
+                pidfds = _pidfds([keeper, *procfs.descendants(keeper)])
                 os.kill({"caller": caller.pid, "zygote": zygote, "keeper": keeper}[victim], signal.SIGKILL)
                 left = [pid for pid, pidfd in pidfds.items() if not readable(pidfd, 10)]
                 for pidfd in pidfds.values():
@@ -297,8 +299,13 @@ def test_killed_in_the_middle_of_starting_nothing_is_left(busybox: Path, victim:
         assert [pid for pid in host.running() if pid == keeper] == []
 
 
-def _exists(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+def _pidfds(pids: list[int]) -> dict[int, int]:
+    """A pidfd of each that has not ended meanwhile."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            found[pid] = os.pidfd_open(pid)
+    return found
 
 
 def become_root_of_a_new_user_namespace() -> None:

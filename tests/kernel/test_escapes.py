@@ -15,6 +15,7 @@ from labkit import capabilities, host, procfs, rootfs
 from labkit.container import run, start
 from labkit.errors import InvalidConfig, StartError
 from labkit.process import run_in_child
+from tests.requirements import machine_cannot
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,6 +131,22 @@ def test_inheritable_capabilities_of_the_caller_do_not_go_in(busybox: Path) -> N
         return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True).stdout
 
     assert run_in_child(call).split() == ["CapInh:", "0" * 16]
+
+
+def test_the_kernels_settings_can_be_read_and_not_written(busybox: Path) -> None:
+    """Root's user id alone may write to /proc/sys; core_pattern there names a program that the machine's root runs."""
+    setting = "/proc/sys/kernel/core_pattern"
+    completed = run(["sh", "-c", f"cat {setting} > /dev/shm/x; cat /dev/shm/x > {setting}"], root=busybox, capture=True)
+    assert completed.exit_code != 0
+    assert "Read-only file system" in completed.stderr
+
+
+@pytest.mark.parametrize("path", ["proc/interrupts", "proc/kcore", "proc/acpi", "sys/firmware", "proc/timer_list"])
+def test_what_tells_of_the_machine_is_hidden(busybox: Path, path: str) -> None:
+    if not Path(f"/{path}").exists():
+        machine_cannot(f"show /{path}: its kernel has none")
+    shown = run(["sh", "-c", f"cat /{path} 2>/dev/null || ls -A /{path}"], capture=True)
+    assert shown == (0, "", "")
 
 
 @pytest.mark.parametrize(
