@@ -305,9 +305,12 @@ def keep(hostname, path):
 def keep(hostname, path):
     unshare(CLONE_NEWUTS)
     sethostname(hostname)
+    reader, writer = os.pipe()
     if os.fork() == 0:
         os.setsid()
+        os.write(writer, b"x")
         os.read(os.pipe()[0], 1)
+    os.read(reader, 1)  # until it has left our session, which ends with us
 """,
         "that keeps it alive",
     ),

@@ -92,8 +92,8 @@ def test_imports_point_downwards(path: Path) -> None:
 def test_imports_alone_and_as_nobody(path: Path) -> None:
     if path.name == "__main__.py":
         return
-    become = "os.setgid(65534), os.setuid(65534)" if os.geteuid() == 0 and _others_may_read(ROOT) else ""
-    program = f"import os; {become}; import {_dotted(path)}"
+    become = "os.setgid(65534); os.setuid(65534); " if os.geteuid() == 0 and _others_may_read(ROOT) else ""
+    program = f"import os; {become}import {_dotted(path)}"
     site = os.pathsep.join([str(ROOT), *(entry for entry in sys.path if entry.endswith("site-packages"))])
     done = subprocess.run(
         ["/usr/bin/env", "-i", f"PYTHONPATH={site}", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-c", program],
