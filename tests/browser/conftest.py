@@ -1,5 +1,6 @@
 """A JupyterLab of its own and a Chromium that talks to nobody else, for the browser tests."""
 
+import json
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -54,6 +56,22 @@ class Jupyter:
     def url(self, notebook: str) -> str:
         """The address that opens one notebook, in a workspace of its own."""
         return f"{self.address}/doc/tree/{notebook}?token={self.token}"
+
+    def end_kernels(self) -> None:
+        """End every notebook's kernel, so that the next one opened begins with a kernel of its own."""
+        for session in json.load(self._request("GET", "sessions")):
+            self._request("DELETE", f"sessions/{session['id']}").close()
+
+    def _request(self, method: str, path: str) -> Any:
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(f"{self.address}/api/{path}", method=method, headers=headers)
+        return urllib.request.urlopen(request, timeout=30)
+
+
+@pytest.fixture(autouse=True)
+def own_kernel(jupyter: Jupyter) -> None:
+    """No test opens a notebook whose kernel is still at what the test before it began."""
+    jupyter.end_kernels()
 
 
 @pytest.fixture(scope="session")
