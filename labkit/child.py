@@ -27,6 +27,8 @@ from labkit.zygote import Started, plain_signals_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
     from typing import Any, NoReturn, TextIO
 
 LENGTH = struct.Struct("=Q")
@@ -115,6 +117,11 @@ def _end_of_copy(answer: bytes) -> int:
 
 def _pickled(*answer: object) -> bytes:
     return bytes(cloudpickle.dumps(answer))
+
+
+def code_of_file(filename: str, make: "Callable[..., CodeType]", arguments: "tuple[Any, ...]") -> "CodeType":
+    """Code as `process` pickles it: what `make` gives, named after the file that it came from."""
+    return make(*arguments).replace(co_filename=filename)
 
 
 def _flush() -> None:
