@@ -6,8 +6,8 @@
     vm.kinds()                                  # {"uml": None, "qemu": Unsupported(...)}: None is "can run here"
 
 Read in this order: `command` (what a caller asks for), `machine` (one machine, seen from the host), `guest` and `root`
-(the same, from inside), `streams` (the line between them), `uml` and `qemu` (the two kinds), `kernels` (where theirs
-come from), `keeper` (why nothing is left behind).
+(the same, from inside), `streams` (the line between them), `uml` and `qemu` (the two kinds), `kernels` and `vmlinux`
+(where theirs come from), `keeper` (why nothing is left behind), `confine` (why the host's files stay as they are).
 """
 
 TYPE_CHECKING = False

@@ -25,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
         description="Run a command in a virtual machine that has this machine's own files. What it changes there is "
         "forgotten when it ends, except in folders given with --writable.",
         epilog="The exit code is the command's (128 + n if signal n ended it), 124 if its time ran out, 125 if the "
-        "machine could not be started.",
+        "machine could not be started. Where a system lets you make no namespaces, a program that sets out to "
+        "can write to your files from a uml machine: run none there that you do not trust.",
     )
     options.add_argument(
         "--kind", choices=list(KINDS), help="the kind of machine; the first that can run here if not given"

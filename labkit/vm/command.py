@@ -84,6 +84,9 @@ def run(
     but loopback; `forward` has pairs (host port, guest port): what connects to 127.0.0.1:host port reaches the
     guest's 127.0.0.1:guest port.
 
+    Where this user can make no namespaces, only the guest's own mounts keep root in a User Mode Linux machine from the
+    caller's files, and root can mount them anew (`labkit.vm.confine`).
+
     kind:      "uml" or "qemu"; None takes the first that can run
     cwd:       the folder to run in, None for the caller's
     env:       added to a plain environment (PATH with this Python's programs first, HOME, USER, LANG, TERM)

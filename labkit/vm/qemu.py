@@ -18,7 +18,7 @@ from pathlib import Path
 
 from labkit import paths
 from labkit.errors import Unsupported
-from labkit.vm import cpio, keeper, kernels
+from labkit.vm import cpio, keeper, kernels, vmlinux
 from labkit.vm.machine import Boot, Share
 
 NAME = "qemu"
@@ -80,10 +80,11 @@ def prepare(boot: Boot) -> list[str]:
 def machine(kernel: kernels.Kernel, initramfs: Path, memory_mib: int, *, kvm: bool) -> list[str]:
     """The computer, without its shared folders: two processors, memory, and the kernel's messages on stdout."""
     accelerator = ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    image = kernel.image if kvm else vmlinux.uncompressed(kernel.image)
     return [
         *(_PROGRAM, "-M", _MACHINE, *accelerator, "-smp", "2", "-m", f"{memory_mib}M"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
-        *("-kernel", str(kernel.image), "-initrd", str(initramfs)),
+        *("-kernel", str(image), "-initrd", str(initramfs)),
         *("-append", f"console={_CONSOLE} quiet panic=-1 random.trust_cpu=on cgroup_no_v1=all"),
     ]
 
