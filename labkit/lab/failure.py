@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import sysconfig
+import textwrap
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -24,6 +25,7 @@ _SYSCALLS = os.path.join(_LABKIT, "syscalls.py")
 _LIBRARIES = tuple(
     os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name in ("stdlib", "purelib", "platlib")
 )
+_COLUMNS = 100
 _RED, _PLAIN = "\x1b[31m", "\x1b[39m"  # as IPython colours an exception's name; JupyterLab's themes have their own red
 
 # What to do, for errors that do not say so themselves; the first kind that fits counts.
@@ -94,7 +96,9 @@ def is_learners(error: Exception) -> bool:
 def as_lines(error: Exception) -> list[str]:
     """An exception of the learner's as lines: the error, the likely cause, their code where it arose."""
     name, text = type(error).__name__, str(error)
-    lines = [f"{_RED}{name}{_PLAIN}: {text}" if text else f"{_RED}{name}{_PLAIN}", *_causes(error)]
+    lines = [f"{_RED}{name}{_PLAIN}: {text}" if text else f"{_RED}{name}{_PLAIN}"]
+    # JupyterLab would break an exception's long lines in the middle of a word.
+    lines += [textwrap.fill(cause, _COLUMNS, break_long_words=False) for cause in _causes(error)]
     for heading, places in (("In the child:", _in_child(error)), ("In the notebook:", _here(error))):
         if places:
             lines += ["", heading]
