@@ -13,7 +13,7 @@ from labkit.lab.progress import Progress
 from labkit.lab.task import Task
 
 if TYPE_CHECKING:
-    from labkit.lab.view import LiveView
+    from labkit.lab.view import IsolationView
 
 
 class Lab:
@@ -65,11 +65,11 @@ class Lab:
             raise ValueError(found)
         found.answer(value)
 
-    def view(self, of: Any, *, title: str = "") -> "LiveView":
+    def view(self, of: Any, *, title: str = "") -> "IsolationView":
         """Show what is isolated: the lab host and a process (a child, a container or a PID) side by side, live."""
-        from labkit.lab.view import LiveView
+        from labkit.lab.view import IsolationView
 
-        view = LiveView(of, title=title)
+        view = IsolationView(of, title=title)
         view.show()
         return view
 

@@ -101,7 +101,7 @@ def _widget(state: dict[str, Any]) -> Any:
         """Shows `state`; all of it is drawn in the browser, by doctor_view.js."""
 
         _esm = _FILES / "doctor_view.js"
-        _css = _FILES / "view.css"
+        _css = _FILES / "live.css"
         state = traitlets.Dict().tag(sync=True)
 
     return DoctorView(state=state)

@@ -1,22 +1,4 @@
-// The live view "what is isolated". All text is set as text, never as HTML: names of processes are anybody's.
-
-function make(tag, className, ...children) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  for (const child of children) element.append(child);
-  return element;
-}
-
-function row(className, ...cells) {
-  return make("tr", className, ...cells.map((cell) => (cell instanceof Node ? make("td", "", cell) : make("td", "", String(cell)))));
-}
-
-function table(headings, rows) {
-  const head = make("tr", "", ...headings.map((text) => make("th", "", text)));
-  return make("table", "", make("thead", "", head), make("tbody", "", ...rows));
-}
-
-const code = (text) => make("code", "", String(text));
+// The live view "what is isolated": draws what labkit/lab/isolation.py has found.
 
 const FULL_NAMES = {
   mnt: "mounts", uts: "hostname", ipc: "IPC", pid: "processes", net: "network",
@@ -80,42 +62,13 @@ function mounts(state, before) {
 }
 
 function draw(state, before) {
-  const ended = state.status === "ended";
-  const status = make("span", "status", ended ? "■ ended" : "● live");
-  status.setAttribute("role", "status");
-  const root = make("section", "labkit-view" + (ended ? " ended" : ""));
-  root.setAttribute("aria-label", state.title ?? "What is isolated");
-  root.append(make("header", "", make("h4", "", state.title ?? ""), status));
-  if (!state.namespaces) {
-    root.append(make("p", "note", "The process had ended before it could be looked at."));
-    return root;
-  }
-  if (ended) root.append(make("p", "note", "The process has ended, or the view was closed. This is what was seen last."));
-  root.append(
+  if (!state.namespaces) return frame(state, "The process had ended before it could be looked at.");
+  return frame(
+    state, "",
     make("h5", "", "Namespaces"), namespaces(state, before),
     make("h5", "", "Processes"), processes(state, before),
     make("h5", "", "Mounts"), mounts(state, before),
   );
-  return root;
 }
 
-function render({ model, el }) {
-  let before = null;
-  const update = () => {
-    const state = model.get("state");
-    const scrolled = el.querySelector(".scroll")?.scrollTop ?? 0;
-    el.replaceChildren(draw(state, before));
-    const scroll = el.querySelector(".scroll");
-    if (scroll) scroll.scrollTop = scrolled;
-    before = state;
-  };
-  update();
-  model.on("change:state", update);
-  model.send({ kind: "shown" });
-  return () => {
-    model.off("change:state", update);
-    model.send({ kind: "hidden" });
-  };
-}
-
-export default { render };
+export default live(draw);

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from labkit import constants as c
 from labkit import host
 from labkit.lab import isolation
 from labkit.lab.isolation import Isolation
-from labkit.lab.view import LiveView
+from labkit.lab.live import LiveView
+from labkit.lab.view import IsolationView
 from labkit.process import Child, spawn
 from labkit.syscalls import mount, sethostname, unshare
 
@@ -109,7 +111,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 def test_a_view_follows_and_ends_with_its_process(child: Child) -> None:
     before = open_descriptors()
-    view = LiveView(child)
+    view = IsolationView(child)
     view.follow()
     assert {one["kind"]: one["same"] for one in view.state["namespaces"]}["uts"] is True
     child.call(unshare, c.CLONE_NEWUTS)
@@ -125,7 +127,7 @@ def test_a_view_follows_and_ends_with_its_process(child: Child) -> None:
 
 
 def test_close_ends_the_thread_at_once(child: Child) -> None:
-    view = LiveView(child.pid)
+    view = IsolationView(child.pid)
     view.follow()
     started = time.monotonic()
     view.close()
@@ -135,22 +137,22 @@ def test_close_ends_the_thread_at_once(child: Child) -> None:
 
 
 def test_nothing_is_passed_on_when_nothing_changes(child: Child) -> None:
-    view = LiveView(child)
+    view = IsolationView(child)
     state = view.state
-    view.look()
+    view.refresh()
     assert view.state is state
     view.close()
 
 
 def test_nobody_looks_while_nobody_watches(child: Child) -> None:
-    view = LiveView(child)
+    view = IsolationView(child)
     view._on_message(None, {"kind": "shown"}, None)
     view._on_message(None, {"kind": "hidden"}, None)
     view._on_message(None, "nonsense", None)
     looks: list[int] = []
     look = view.look
 
-    def counted() -> bool:
+    def counted() -> dict[str, Any]:
         looks.append(1)
         return look()
 
@@ -166,13 +168,13 @@ def test_nobody_looks_while_nobody_watches(child: Child) -> None:
 def test_a_view_of_what_has_ended_and_of_what_is_no_process() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    view = LiveView(process.pid)
+    view = IsolationView(process.pid)
     view.follow()
     assert view.state["status"] == "ended"
     assert not view.following
     view.close()
     with pytest.raises(TypeError, match="a view needs a process"):
-        LiveView("nginx")
+        IsolationView("nginx")
 
 
 def test_as_text(child: Child) -> None:
@@ -183,3 +185,28 @@ def test_as_text(child: Child) -> None:
 
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+class Counter(LiveView):
+    """A view of no process: it ends when its look says so."""
+
+    script = "view.js"
+    plain = "a count"
+    interval_seconds = 0.01
+
+    def __init__(self) -> None:
+        self.left = 3
+        super().__init__("Counting")
+
+    def look(self) -> dict[str, Any] | None:
+        self.left -= 1
+        return {"left": self.left} if self.left >= 0 else None
+
+
+def test_a_view_of_no_process_ends_when_its_look_says_so() -> None:
+    with Counter() as view:
+        assert view.state == {"left": 2, "title": "Counting", "status": "alive"}
+        view.follow()
+        wait_for(lambda: not view.following)
+    assert view.state == {"left": 0, "title": "Counting", "status": "ended"}
+    assert repr(view) == "<live view: ended>"
