@@ -7,7 +7,7 @@ is called for, never at import. Imports point only downwards::
     container/                                               one configuration, started and waited for
     namespaces mounts rootfs capabilities                    the mechanisms    vm/         microVMs, beside them
     process output child host zygote ready                   the process boundary
-    program syscalls constants errors messages procfs paths  the kernel boundary
+    program layout loop syscalls constants errors messages procfs paths    the kernel boundary
 """
 
 __version__ = "0.1.0"

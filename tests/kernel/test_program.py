@@ -1,6 +1,7 @@
 """System calls carried out from a list: by the machine's own loop, by Python in a forked child, and in the caller."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,15 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import program as programs
+from labkit import loop
 from labkit.process import run_in_child
-from labkit.program import CallFailed, Program, Value
+from labkit.program import Block, CallFailed, Program, Value
 
 # Programs are spawned by processes of a single thread; a child of the zygote is one.
 
 
 def _without_loop() -> None:
-    programs._loop, programs._loop_tried = None, True
+    loop._loop, loop._tried = None, True
 
 
 @pytest.fixture(params=["machine loop", "interpreter"])
@@ -94,8 +95,54 @@ def test_a_child_of_the_loop_leaves_the_callers_memory_whole(prepare: Callable[[
     assert run_in_child(body)
 
 
+def test_a_child_waits_for_its_parent_and_takes_a_descriptor_from_it(prepare: Callable[[], None]) -> None:
+    def body() -> tuple[Any, ...]:
+        prepare()
+        sock, received, status = Value("socket"), Value("received"), Value("status")
+        program = Program()
+        # struct msghdr: name, its length, iov, how many, control, its length, flags. cmsg(3): a header of 16 bytes.
+        message = Block(0, 0, Block(Block(0), 1), 1, Block(0, 0, received), 24, 0)
+        program.call("recvmsg", sock, message, 0)
+        program.call("dup3", received, 1, 0)
+        program.call("write", status, "waited", 6)
+        program.call("execve", "/bin/echo", ("echo", "hello"), ())
+        seen = []
+        for _ in range(2):
+            ours, theirs = socket.socketpair()
+            status_reader, status_writer = os.pipe()
+            reader, writer = os.pipe()
+            pid, pidfd = program.begin(0, [(sock, theirs.fileno()), (status, status_writer)])
+            os.close(status_writer)
+            socket.send_fds(ours, [b"x"], [writer])
+            os.close(writer)
+            said = os.read(status_reader, 100), os.read(status_reader, 100), os.read(reader, 100)
+            seen.append((os.waitpid(pid, 0)[1], *said, program.failure()))
+            for fd in (pidfd, status_reader, reader):
+                os.close(fd)
+            ours.close()
+            theirs.close()
+        return tuple(seen)
+
+    assert run_in_child(body) == ((0, b"waited", b"", b"hello\n", None),) * 2
+
+
+def test_a_failure_of_a_child_that_runs_beside_its_parent_is_found(prepare: Callable[[], None]) -> None:
+    def body() -> tuple[Any, ...]:
+        prepare()
+        program = Program()
+        program.call("chdir", "/nowhere")
+        program.call("execve", "/bin/true", ("true",), ())
+        pid, pidfd = program.begin(0)
+        status = os.waitpid(pid, 0)[1]
+        os.close(pidfd)
+        failure = program.failure()
+        return os.waitstatus_to_exitcode(status), failure and (failure.errno, str(failure.call))
+
+    assert run_in_child(body) == (127, (2, "chdir('/nowhere')"))
+
+
 def test_the_loop_is_used_where_there_is_one() -> None:
-    assert run_in_child(lambda: programs._machine_loop() is not None) == (os.uname().machine in programs._LOOP)
+    assert run_in_child(lambda: loop.machine_loop() is not None) == (os.uname().machine in loop._LOOP)
 
 
 def test_perform_raises_as_the_wrappers_do(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "labkit"
 
 # A module may import its own layer's "may also" and every layer before it.
 LAYERS = [
-    {"constants", "errors", "messages", "paths", "procfs", "syscalls", "program"},
+    {"constants", "errors", "messages", "paths", "procfs", "syscalls", "layout", "loop", "program"},
     {"ready", "zygote", "child", "host", "output", "process"},
     {"namespaces", "mounts", "rootfs", "capabilities"},
     {"container"},
@@ -24,7 +24,9 @@ LAYERS = [
 WITHIN = {
     "errors": {"constants", "procfs"},
     "syscalls": {"constants", "errors"},
-    "program": {"constants", "errors", "messages", "syscalls"},
+    "layout": {"constants"},
+    "loop": {"syscalls"},
+    "program": {"constants", "errors", "layout", "loop", "messages", "syscalls"},
     "paths": set[str](),
     "procfs": set[str](),
     "constants": set[str](),
