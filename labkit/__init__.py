@@ -6,8 +6,9 @@ is called for, never at import. Imports point only downwards::
     lab/                                                     doctor, exercises, live views (nothing imports it)
     container/                                               one configuration, started and waited for
     namespaces mounts rootfs capabilities                    the mechanisms    vm/         microVMs, beside them
-    process output child host zygote ready                   the process boundary
-    program layout loop syscalls constants errors messages procfs paths    the kernel boundary
+    process output child host zygote ready idmap             the process boundary
+    program layout loop syscalls constants errors messages   the kernel boundary
+    procfs paths
 """
 
 __version__ = "0.1.0"

@@ -1,9 +1,10 @@
 """The lab host: a sandbox of namespaces in which everything the labs do takes place, and its end.
 
 On first use a zygote (`labkit.zygote`) is started in fresh mount, network, IPC, UTS and cgroup namespaces, and in a
-user namespace as root where the caller is not root. The learner may mount, bridge and filter there; the machine's own
-mounts and interfaces are out of reach. It has no PID namespace: PIDs seen there are the machine's. All of it exists
-only as long as the zygote does, so ending that is a complete clean-up.
+user namespace as root where the caller is not root, with the subordinate ids that the machine has set apart for the
+caller (`labkit.idmap`). The learner may mount, bridge and filter there; the machine's own mounts and interfaces are out
+of reach. It has no PID namespace: PIDs seen there are the machine's. All of it exists only as long as the zygote does,
+so ending that is a complete clean-up.
 """
 
 import atexit
@@ -19,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit import messages, procfs, zygote
+from labkit import idmap, messages, procfs, zygote
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
@@ -47,14 +48,16 @@ class LabHost:
         os.close(python_fd)
         with suppress(BrokenPipeError):
             self._control.send(marshal.dumps(absolute_import_path()))
-        answer = self._control.recv(zygote.REQUEST_BYTES)
-        if not answer:
+        kind, *rest = self._hear()
+        if kind == "map":
+            self._map_ids()
+            kind, *rest = self._hear()
+        if not kind:
             _, stderr = self._process.communicate()
             last = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise LabkitError(f"the lab host could not be started: {last[0]}")
         assert self._process.stderr
         self._process.stderr.close()
-        kind, *rest = marshal.loads(answer)
         if kind != "ready":
             self._process.wait()
             self._control.close()
@@ -62,6 +65,21 @@ class LabHost:
             raise Unsupported(f"this machine does not let you make a lab host ({text})", " ".join(notes) or _DOCTOR)
         self.pid: int = rest[0]
         self.keeper_pid = self._process.pid
+
+    def _hear(self) -> tuple[Any, ...]:
+        """What it says while it starts; `("",)` where it has ended."""
+        said = self._control.recv(zygote.REQUEST_BYTES)
+        return marshal.loads(said) if said else ("",)
+
+    def _map_ids(self) -> None:
+        try:
+            idmap.write_for_user(self._process.pid)
+        except OSError as error:
+            self._control.close()
+            self._process.communicate()
+            notes = getattr(error, "__notes__", [])
+            raise Unsupported(f"your ids cannot be mapped ({error.strerror})", " ".join(notes) or _DOCTOR) from None
+        self._control.send(b"mapped")
 
     @property
     def alive(self) -> bool:

@@ -69,7 +69,7 @@ def main(control_fd: int) -> "NoReturn":
     with open("/proc/self/comm", "w") as comm:
         comm.write(PROCESS_NAME)
     try:
-        enter_lab_host()
+        enter_lab_host(control)
     except OSError as error:
         notes = getattr(error, "__notes__", [])
         control.send(marshal.dumps(("failed", error.errno, error.strerror, list(notes))))
@@ -91,22 +91,20 @@ def main(control_fd: int) -> "NoReturn":
     _keep(syscalls.pidfd_open(pid), caller, ready_there)
 
 
-def enter_lab_host() -> None:
+def enter_lab_host(control: socket.socket) -> None:
     """Move into the namespaces of a new lab host: mount, network, IPC, UTS, cgroup; and user, if not privileged.
 
+    Who is who in the user namespace is written from outside: the caller at the other end of `control` is asked to.
     Its mounts are slaves of the machine's: what the machine mounts appears here, and nothing done here appears there.
     Among themselves they are shared, as systemd leaves a machine's, so that a lab can show what sharing does.
     """
     flags = c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWCGROUP
-    uid, gid = os.geteuid(), os.getegid()
-    if syscalls.capget()[0] & _CAP_SYS_ADMIN:
-        syscalls.unshare(flags)
-    else:
-        syscalls.unshare(flags | c.CLONE_NEWUSER)
-        # user_namespaces(7): without privilege outside, one may map oneself alone, and only once setgroups is denied.
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
+    if not syscalls.capget()[0] & _CAP_SYS_ADMIN:
+        syscalls.unshare(c.CLONE_NEWUSER)
+        control.send(marshal.dumps(("map",)))
+        if not control.recv(REQUEST_BYTES):
+            os._exit(1)  # the caller could not, or has gone
+    syscalls.unshare(flags)
     syscalls.mount(None, "/", None, c.MS_REC | c.MS_SLAVE)
     syscalls.mount(None, "/", None, c.MS_REC | c.MS_SHARED)
     syscalls.sethostname(HOST_NAME)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "labkit"
 # A module may import its own layer's "may also" and every layer before it.
 LAYERS = [
     {"constants", "errors", "messages", "paths", "procfs", "syscalls", "layout", "loop", "program"},
-    {"ready", "zygote", "child", "host", "output", "process"},
+    {"idmap", "ready", "zygote", "child", "host", "output", "process"},
     {"namespaces", "mounts", "rootfs", "capabilities"},
     {"container"},
     {"vm"},
@@ -31,10 +31,11 @@ WITHIN = {
     "procfs": set[str](),
     "constants": set[str](),
     "messages": set[str](),
+    "idmap": set[str](),
     "ready": set[str](),
     "zygote": {"ready"},
     "child": {"zygote"},
-    "host": {"zygote"},
+    "host": {"idmap", "zygote"},
     "output": {"zygote"},
     "process": {"child", "host", "output"},
     "namespaces": set[str](),
