@@ -3,11 +3,9 @@
 A plan is a list of steps such as `("filesystem", "proc", "proc", ...)`: it can be shown (`describe`), sent to another
 process, and is written out as the system calls of a `Program` before anything is done.
 
-Every path in a plan is relative to the new root and resolved with openat2(2) RESOLVE_IN_ROOT: a symbolic link that the
-image planted leads nowhere but into the image, and never to the place of a mount. What was resolved is then used by its
-descriptor alone, so that nothing can be exchanged between the look and the use.
+Every path in a plan is relative to the new root, and led no further: `labkit.places`.
 
-Sources: mount(2), open_tree(2), move_mount(2), fsopen(2), mount_setattr(2); mount_namespaces(7).
+Sources: mount(2), fsopen(2), mount_setattr(2); mount_namespaces(7).
 """
 
 import os
@@ -15,6 +13,8 @@ import stat
 import struct
 
 from labkit import constants as c
+from labkit.binds import attach_source, open_source
+from labkit.places import BOTH_BY_FD, attach, attribute_mask, copy_of, open_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,15 +22,9 @@ if TYPE_CHECKING:
 
     from labkit.program import Program, Value
 
+    Sources = dict[int, Value]  # by the place in the plan
     Step = tuple[str, *tuple[object, ...]]  # the name of an operation below, then its arguments: plain values only
 
-_ATTRIBUTES = {
-    "ro": c.MOUNT_ATTR_RDONLY,
-    "nosuid": c.MOUNT_ATTR_NOSUID,
-    "nodev": c.MOUNT_ATTR_NODEV,
-    "noexec": c.MOUNT_ATTR_NOEXEC,
-    "noatime": c.MOUNT_ATTR_NOATIME,
-}
 _DEVICES = {
     "null": (1, 3),
     "zero": (1, 5),
@@ -39,16 +33,44 @@ _DEVICES = {
     "urandom": (1, 9),
     "tty": (5, 0),
 }
-_IN_ROOT = c.RESOLVE_IN_ROOT | c.RESOLVE_NO_MAGICLINKS
-_BOTH_BY_FD = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
 
 
-def write(program: "Program", root: "Value", plan: "Iterable[Step]") -> None:
-    """Add the system calls of `plan`, on the mounted root behind the descriptor `root`, to `program`."""
-    for step in plan:
+def write(program: "Program", root: "Value", plan: "Iterable[Step]", sources: "Sources | None" = None) -> None:
+    """Add the system calls of `plan`, on the mounted root behind the descriptor `root`, to `program`.
+
+    `sources` are the bind mounts' sources where they were opened before: see `open_sources`.
+    """
+    for number, step in enumerate(plan):
         program.step(describe(step))
         name, *arguments = step
-        _OPERATIONS[name](program, root, *arguments)
+        if name == "bind":
+            source, target, attributes = bind_of(step)
+            tree = sources[number] if sources else open_source(program, source, attributes)
+            attach_source(program, root, tree, source, target, attributes)
+        else:
+            _OPERATIONS[name](program, root, *arguments)
+
+
+def open_sources(program: "Program", plan: "Iterable[Step]", idmapped: "Iterable[Value]" = ()) -> "Sources":
+    """Add the calls that copy the mounts to be bound, by their place in the plan, before anything else is done.
+
+    A copy made while mounts still propagate belongs to its original's peer group, and can stay in it ("shared") or go
+    on receiving ("slave"). Copies with the attribute "idmap" were made elsewhere, in the plan's order: `idmapped`.
+    """
+    given = iter(idmapped)
+    sources = {}
+    for number, step in enumerate(plan):
+        if step[0] == "bind":
+            program.step(describe(step))
+            source, _, attributes = bind_of(step)
+            sources[number] = next(given) if "idmap" in attributes else open_source(program, source, attributes)
+    return sources
+
+
+def bind_of(step: "Step") -> "tuple[str, str, tuple[str, ...]]":
+    """A bind step's source, target and attributes: see `labkit.binds`."""
+    _, *bind = step
+    return tuple(bind)  # type: ignore[return-value]
 
 
 def describe(step: "Step") -> str:
@@ -58,8 +80,11 @@ def describe(step: "Step") -> str:
         fstype, target, attributes, options = arguments
         return f"mount -t {fstype} -o {','.join([*attributes, *options]) or 'defaults'} {fstype} /{target}"  # type: ignore[misc]
     if name == "bind":
-        source, target, attributes = arguments
-        return f"mount --rbind -o {','.join(attributes) or 'defaults'} {source} /{target}"  # type: ignore[arg-type]
+        source, target, attributes = bind_of(step)
+        kind = "bind" if "bind" in attributes else "rbind"
+        return f"mount --{kind} -o {','.join(attributes) or 'defaults'} {source} /{target}"
+    if name == "sysctls":
+        return "sysctl -w " + " ".join(f"{key}={value}" for key, value in arguments[0])  # type: ignore[attr-defined]
     if name == "device":
         major, minor = _DEVICES[str(arguments[0])]
         return f"mknod /dev/{arguments[0]} c {major} {minor}"
@@ -90,22 +115,21 @@ def filesystem(
         else:
             program.call("fsconfig", context, c.FSCONFIG_SET_FLAG, key, None, 0)
     program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
-    mount = program.call("fsmount", context, c.FSMOUNT_CLOEXEC, _attribute_mask(attributes), returns=fstype)
-    _attach(program, root, mount, target)
+    mount = program.call("fsmount", context, c.FSMOUNT_CLOEXEC, attribute_mask(attributes), returns=fstype)
+    attach(program, root, mount, target)
 
 
-def bind(program: "Program", root: "Value", source: str, target: str, attributes: "Iterable[str]" = ()) -> None:
-    """Show the machine's file or folder `source` at `target`, with all that is mounted below it. mount(2): MS_BIND.
-
-    Attributes hold for every mount of the copy, so "ro" means read-only all the way down. What `source` is, a file or a
-    folder, is looked at when the plan is written.
-    """
-    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
-    tree = program.call("open_tree", c.AT_FDCWD, source, flags, returns="tree")
-    if mask := _attribute_mask(attributes):
-        attr = struct.pack("=4Q", mask, 0, 0, 0)
-        program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attr, len(attr))
-    _attach(program, root, tree, target, onto_file=not stat.S_ISDIR(os.stat(source).st_mode))
+def sysctls(program: "Program", root: "Value", settings: "Iterable[tuple[str, str]]") -> None:
+    """Set kernel parameters, by their names as sysctl(8) has them, through a procfs that nobody else sees."""
+    context = program.call("fsopen", "proc", c.FSOPEN_CLOEXEC, returns="proc_context")
+    program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
+    proc = program.call("fsmount", context, c.FSMOUNT_CLOEXEC, 0, returns="proc")
+    for name, value in settings:
+        program.step(f"sysctl -w {name}={value}")
+        path = name if "/" in name else name.replace(".", "/")
+        how = struct.pack("=3Q", os.O_WRONLY | os.O_CLOEXEC, 0, c.RESOLVE_BENEATH | c.RESOLVE_NO_SYMLINKS)
+        file = program.call("openat2", proc, f"sys/{path}", how, len(how), returns="sysctl")
+        program.call("write", file, value, len(os.fsencode(value)))
 
 
 def device(program: "Program", root: "Value", name: str) -> None:
@@ -115,26 +139,31 @@ def device(program: "Program", root: "Value", name: str) -> None:
     """
     major, minor = _DEVICES[name]
     if may_make_devices():
-        dev = _open(program, root, "dev", os.O_PATH | os.O_DIRECTORY)
+        dev = open_in(program, root, "dev", os.O_PATH | os.O_DIRECTORY)
         program.call("mknodat", dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
         return
     found = os.stat(f"/dev/{name}")
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(major, minor):
         raise OSError(f"/dev/{name} of this machine is not the device {major}:{minor}")
-    bind(program, root, f"/dev/{name}", f"dev/{name}")
+    write(program, root, [bound_device(name)])
+
+
+def bound_device(name: str) -> "Step":
+    """The bind mount that stands for a device where none can be made."""
+    return ("bind", f"/dev/{name}", f"dev/{name}", ())
 
 
 def symlink(program: "Program", root: "Value", points_to: str, path: str) -> None:
     """Make a symbolic link; what stands there already stays."""
     folder, _, name = path.rpartition("/")
-    parent = _open(program, root, folder or ".", os.O_PATH | os.O_DIRECTORY)
+    parent = open_in(program, root, folder or ".", os.O_PATH | os.O_DIRECTORY)
     program.call("symlinkat", points_to, parent, name, may_fail=True)
 
 
 def directory(program: "Program", root: "Value", path: str, mode: int = 0o755) -> None:
     """Make a folder, in one that exists; one that stands there already stays."""
     folder, _, name = path.rpartition("/")
-    parent = _open(program, root, folder or ".", os.O_PATH | os.O_DIRECTORY)
+    parent = open_in(program, root, folder or ".", os.O_PATH | os.O_DIRECTORY)
     program.call("mkdirat", parent, name, mode, may_fail=True)
 
 
@@ -146,10 +175,10 @@ def readonly(program: "Program", root: "Value", path: str) -> None:
     """
     if not os.path.exists(f"/{path}"):
         return
-    place, tree = _copy_of(program, root, path)
+    place, tree = copy_of(program, root, path)
     attributes = struct.pack("=4Q", c.MOUNT_ATTR_RDONLY, 0, 0, 0)
     program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attributes, len(attributes))
-    program.call("move_mount", tree, "", place, "", _BOTH_BY_FD)
+    program.call("move_mount", tree, "", place, "", BOTH_BY_FD)
 
 
 def mask(program: "Program", root: "Value", path: str) -> None:
@@ -158,9 +187,9 @@ def mask(program: "Program", root: "Value", path: str) -> None:
     if os.path.isdir(f"/{path}"):
         filesystem(program, root, "tmpfs", path, ("ro", "nosuid", "nodev", "noexec"), ("size=0",))
     elif os.path.exists(f"/{path}"):
-        place = _open(program, root, path, os.O_PATH, c.RESOLVE_NO_SYMLINKS)
-        _, null = _copy_of(program, root, "dev/null")
-        program.call("move_mount", null, "", place, "", _BOTH_BY_FD)
+        place = open_in(program, root, path, os.O_PATH, c.RESOLVE_NO_SYMLINKS)
+        _, null = copy_of(program, root, "dev/null")
+        program.call("move_mount", null, "", place, "", BOTH_BY_FD)
 
 
 def may_make_devices() -> bool:
@@ -175,42 +204,9 @@ def may_make_devices() -> bool:
 _may_make_devices: bool | None = None
 
 
-def _attach(program: "Program", root: "Value", mount: "Value", target: str, onto_file: bool = False) -> None:
-    """Attach a detached mount at `target`, made if it is missing. A link there is refused (ENOTDIR or ELOOP)."""
-    folder, _, name = target.rpartition("/")
-    parent = _open(program, root, folder, os.O_PATH | os.O_DIRECTORY) if folder else root
-    if onto_file:
-        program.call("mknodat", parent, name, stat.S_IFREG | 0o644, 0, may_fail=True)
-    else:
-        program.call("mkdirat", parent, name, 0o755, may_fail=True)
-    kind = 0 if onto_file else os.O_DIRECTORY
-    place = _open(program, parent, name, os.O_PATH | kind, c.RESOLVE_NO_SYMLINKS)
-    program.call("move_mount", mount, "", place, "", _BOTH_BY_FD)
-
-
-def _copy_of(program: "Program", root: "Value", path: str) -> "tuple[Value, Value]":
-    """The place `path`, and a detached copy of what is there."""
-    place = _open(program, root, path, os.O_PATH, c.RESOLVE_NO_SYMLINKS)
-    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH | c.AT_RECURSIVE
-    return place, program.call("open_tree", place, "", flags, returns="copy")
-
-
-def _open(program: "Program", root: "Value", path: str, flags: int, resolve: int = 0) -> "Value":
-    """Open `path` as a process whose root is `root` would, but through no magic link of /proc. openat2(2)."""
-    how = struct.pack("=3Q", flags | os.O_CLOEXEC, 0, _IN_ROOT | resolve)
-    return program.call("openat2", root, path, how, len(how), returns=path.replace("/", "_").replace(".", "root"))
-
-
-def _attribute_mask(attributes: "Iterable[str]") -> int:
-    mask = 0
-    for attribute in attributes:
-        mask |= _ATTRIBUTES[attribute]
-    return mask
-
-
 _OPERATIONS: "dict[str, Callable[..., None]]" = {
     "filesystem": filesystem,
-    "bind": bind,
+    "sysctls": sysctls,
     "device": device,
     "symlink": symlink,
     "directory": directory,

@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from labkit.program import Value
+
 #: What of the kernel's own files a container may read and not write, and what it is not shown: Docker's defaults.
 READONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 MASKED = (
@@ -32,7 +34,7 @@ MASKED = (
 )
 
 #: What a container expects below its root: its own /proc (of its own PID namespace), a small /dev, terminals, shared
-#: memory, a read-only /sys. OCI's defaults but for mqueue.
+#: memory and message queues, a read-only /sys. OCI's defaults.
 DEFAULT_PLAN: "tuple[mounts.Step, ...]" = (
     ("filesystem", "proc", "proc", ("nosuid", "nodev", "noexec"), ()),
     ("filesystem", "tmpfs", "dev", ("nosuid", "noexec"), ("mode=755", "size=64k")),
@@ -51,6 +53,7 @@ DEFAULT_PLAN: "tuple[mounts.Step, ...]" = (
     ("symlink", "pts/ptmx", "dev/ptmx"),
     ("directory", "dev/shm"),
     ("filesystem", "tmpfs", "dev/shm", ("nosuid", "nodev", "noexec"), ("mode=1777", "size=64m")),
+    ("filesystem", "mqueue", "dev/mqueue", ("nosuid", "nodev", "noexec"), ()),
     ("filesystem", "sysfs", "sys", ("nosuid", "nodev", "noexec", "ro"), ()),
     *(("readonly", path) for path in READONLY),
     *(("mask", path) for path in MASKED),
@@ -69,23 +72,30 @@ def find(name: str) -> "Path":
 
 
 def write_entry(
-    program: "Program", root: str, plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN, readonly: bool = False
+    program: "Program",
+    root: str,
+    plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN,
+    readonly: bool = False,
+    tree: "Value | None" = None,
+    idmapped: "tuple[Value, ...]" = (),
 ) -> None:
     """Add the system calls that make the folder `root` the root, laid out by `plan`, and let go of the old one.
 
     For a process that has just come into a mount namespace of its own. Nothing of the old root can be reached
-    afterwards but through descriptors that are still open.
+    afterwards but through descriptors that are still open. `tree` and `idmapped` are mounts with shifted owners, made
+    by somebody who may: of the root, and of the plan's bind mounts that want it, in their order.
     """
+    sources = mounts.open_sources(program, plan, idmapped)
     program.step("taking the mounts out of the lab host's propagation")
     # Where the mounts we were given are shared, ours would show up with their owners, and pivot_root would be refused.
     program.call("mount", None, "/", None, c.MS_REC | c.MS_PRIVATE, None)
     program.call("umask", 0)  # modes below are meant as they stand
     program.step(f"mount --rbind {root} {root}")
     flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
-    tree = program.call("open_tree", c.AT_FDCWD, root, flags, returns="root")
+    tree = tree or program.call("open_tree", c.AT_FDCWD, root, flags, returns="root")
     # pivot_root wants a mount point, so the root becomes one: bound on itself.
     program.call("move_mount", tree, "", c.AT_FDCWD, root, c.MOVE_MOUNT_F_EMPTY_PATH)
-    mounts.write(program, tree, plan)
+    mounts.write(program, tree, plan, sources)
     if readonly:
         program.step("making the root read-only")
         # The mount of the root alone: /proc and /dev have their own rules.

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "labkit"
 LAYERS = [
     {"constants", "errors", "messages", "paths", "procfs", "syscalls", "layout", "loop", "program"},
     {"idmap", "ready", "zygote", "child", "host", "output", "process"},
-    {"namespaces", "mounts", "rootfs", "capabilities"},
+    {"namespaces", "places", "binds", "mounts", "rootfs", "capabilities"},
     {"container"},
     {"vm"},
     {"lab"},
@@ -39,7 +39,9 @@ WITHIN = {
     "output": {"zygote"},
     "process": {"child", "host", "output"},
     "namespaces": set[str](),
-    "mounts": set[str](),
+    "places": set[str](),
+    "binds": {"places"},
+    "mounts": {"binds", "places"},
     "rootfs": {"mounts"},
     "capabilities": set[str](),
 }
