@@ -32,7 +32,10 @@ function frame(state, lost, ...parts) {
   root.setAttribute("aria-label", state.title ?? "");
   root.append(make("header", "", make("h4", "", state.title ?? ""), status));
   if (lost) root.append(make("p", "note", lost));
-  else if (ended) root.append(make("p", "note", "It has ended, or the view was closed. This is what was seen last."));
+  else if (ended) {
+    const note = state.ended_note ?? "It has ended, or the view was closed. This is what was seen last.";
+    if (note) root.append(make("p", "note", note));
+  }
   root.append(...parts);
   return root;
 }
