@@ -1,0 +1,34 @@
+"""The figures that draw themselves while something goes on, in both themes."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Jupyter, picture
+from tests.browser.notebook_page import NotebookPage
+
+pytestmark = pytest.mark.timeout(300)
+
+EXPERIMENT = """
+from labkit.lab import hogs, noise
+asked = noise.victim(requests=60, interval_msec=10.0)
+phases = [noise.Phase("alone"), noise.Phase("beside 8 processes that only count", (hogs.cpu(8),)), noise.Phase("after")]
+result = noise.experiment(phases, asked)
+"""
+
+
+def test_the_noisy_neighbour_is_drawn(page: Page, jupyter: Jupyter, theme: str) -> None:
+    notebook = NotebookPage(page, jupyter.url("untouched.ipynb"))
+    notebook.set_theme(theme)
+    notebook.write_cell("import toy_exercises", EXPERIMENT)
+    assert notebook.first_error() == ""
+    figure = page.locator(".labkit-view")
+    expect(notebook.find(".labkit-view svg.chart")).to_be_visible()
+    expect(figure.locator("svg.chart circle.point, svg.chart path.mark")).to_have_count(180)
+    expect(figure.locator("tbody tr")).to_have_count(3)
+    expect(figure).to_contain_text("■ ended")
+    for percent in ("p50", "p95", "p99"):
+        expect(figure.locator(f"svg.chart text:has-text('{percent}')")).to_have_count(3)
+    lines = figure.locator("svg.chart line.line")
+    dashes = lines.evaluate_all("lines => [...new Set(lines.map(line => getComputedStyle(line).strokeDasharray))]")
+    assert len(dashes) == 3, "the percentiles are told apart without their colours"
+    picture(page, f"noise-{theme}")
