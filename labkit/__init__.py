@@ -5,7 +5,7 @@ is called for, never at import. Imports point only downwards::
 
     lab/                                                     doctor, exercises, live views (nothing imports it)
     container/                                               one configuration, started and waited for
-    namespaces rootfs mounts binds places                    the mechanisms    vm/         microVMs, beside them
+    namespaces rootfs mounts binds places overlay            the mechanisms    vm/         microVMs, beside them
     capabilities
     process output child host zygote ready idmap             the process boundary
     program layout loop syscalls constants errors messages   the kernel boundary

@@ -96,6 +96,7 @@ SYSFS_MAGIC = 0x62656572
 TMPFS_MAGIC = 0x01021994
 NSFS_MAGIC = 0x6E736673
 CGROUP2_SUPER_MAGIC = 0x63677270
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 # asm/unistd.h: system call numbers, amd64 and arm64. From 424 on both share one table.
 _MACHINE = os.uname().machine

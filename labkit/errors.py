@@ -161,6 +161,8 @@ def _mount_eperm(arguments: tuple[object, ...]) -> str:
 
 
 def _new_filesystem_eperm(arguments: tuple[object, ...]) -> str:
+    if "overlay" in str(arguments[:1]):
+        return "In a user namespace the kernel lets overlays be mounted since Linux 5.11; before, it takes real root."
     return (
         "In a user namespace, /proc and /sys can be mounted anew only where the ones that are visible already have "
         "nothing mounted over them; an outer container often masks parts of them. Run it with less masking (Docker: "
@@ -168,13 +170,46 @@ def _new_filesystem_eperm(arguments: tuple[object, ...]) -> str:
     )
 
 
+def _new_filesystem_einval(arguments: tuple[object, ...]) -> str | None:
+    if arguments[1:2] == (c.FSCONFIG_CMD_CREATE,):
+        return "Its options do not go together, or its folders cannot be used so; the kernel's log, dmesg, says which."
+    return None
+
+
+def _no_such_filesystem(arguments: tuple[object, ...]) -> str | None:
+    if not arguments:
+        return None
+    return f"The kernel knows no file system {arguments[0]!r}: see /proc/filesystems; as root, modprobe may load it."
+
+
 def _mount_einval(arguments: tuple[object, ...]) -> str | None:
+    if arguments[2:3] == ("overlay",) and len(arguments) > 4:
+        return _overlay_einval(str(arguments[4]))
     flags = arguments[3] if len(arguments) > 3 and isinstance(arguments[3], int) else 0
     propagation = c.MS_SHARED | c.MS_SLAVE | c.MS_PRIVATE | c.MS_UNBINDABLE
     target = arguments[1] if len(arguments) > 1 else None
     if flags & (propagation | c.MS_REMOUNT | c.MS_MOVE) and isinstance(target, str):
         return None if _is_mount_point(target) else f"{target} is not a mount point, and only a mount has propagation."
     return "The file system type does not take these options, or a source in another mount namespace was named."
+
+
+def _overlay_einval(data: str) -> str:
+    options = dict(option.partition("=")[::2] for option in data.split(","))
+    upper, work = options.get("upperdir"), options.get("workdir")
+    if "lowerdir" not in options:
+        return "An overlay needs lowerdir=FOLDER, or several folders with a colon between them, the topmost first."
+    if upper and not work:
+        return "An overlay with an upperdir needs a workdir too: an empty folder beside it."
+    if upper and work:
+        try:
+            if os.stat(upper).st_dev != os.stat(work).st_dev:
+                return f"upperdir and workdir must lie on one file system, and {upper} and {work} do not."
+        except OSError:
+            pass
+    return (
+        "The kernel does not know one of these options, or cannot keep changes on the file system of upperdir: an "
+        "overlay itself, as all files of an outer container are, is none that can. Its log, dmesg, says which."
+    )
 
 
 def _mount_enodev(arguments: tuple[object, ...]) -> str:
@@ -280,6 +315,8 @@ _CAUSES: "dict[tuple[str, int], Callable[[tuple[object, ...]], str | None]]" = {
     ("mount", ENODEV): _mount_enodev,
     ("mount", ENOENT): _mount_enoent,
     ("mount", EBUSY): _mount_ebusy,
+    ("fsopen", ENODEV): _no_such_filesystem,
+    ("fsconfig", EINVAL): _new_filesystem_einval,
     ("fsconfig", EPERM): _new_filesystem_eperm,
     ("fsmount", EPERM): _new_filesystem_eperm,
     ("umount2", EINVAL): _umount_einval,

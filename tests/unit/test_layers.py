@@ -15,7 +15,7 @@ PACKAGE = ROOT / "labkit"
 LAYERS = [
     {"constants", "errors", "messages", "paths", "procfs", "syscalls", "layout", "loop", "program"},
     {"idmap", "ready", "zygote", "child", "host", "output", "process"},
-    {"namespaces", "places", "binds", "mounts", "rootfs", "capabilities"},
+    {"namespaces", "places", "binds", "mounts", "overlay", "rootfs", "capabilities"},
     {"container"},
     {"vm"},
     {"lab"},
@@ -42,6 +42,7 @@ WITHIN = {
     "places": set[str](),
     "binds": {"places"},
     "mounts": {"binds", "places"},
+    "overlay": set[str](),
     "rootfs": {"mounts"},
     "capabilities": set[str](),
 }

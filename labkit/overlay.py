@@ -1,0 +1,327 @@
+"""Layers: one folder shown through another, with every change kept apart. The kernel calls it an overlay.
+
+::
+
+    merged   what a program sees: the upper layer over the lower ones
+    upper    what was changed: whole files, and marks where something was deleted
+    work     an empty folder beside `upper`, in which the kernel prepares what it then moves there in one step
+    lower    what everything begins with, any number of layers; never written to
+
+An `Overlay` says which folders these are. `write` adds the system calls that make it a detached mount to a `Program`;
+`mount` carries them out at once. What the upper layer then holds is told by `labkit.layers`.
+
+The options it is mounted with, and why:
+
+- `metacopy=off`, `redirect_dir=nofollow`: an upper layer says all of what it changes by itself. With the other settings
+  it points into the lower ones by extended attributes, which a layer from elsewhere may have been given on purpose.
+- `index=off`: with an index the kernel refuses a lower layer that was copied or unpacked anew since.
+- `userxattr` in a user namespace, where the kernel's own `trusted.` attributes may not be written; it switches off the
+  three above by itself. Linux 5.11.
+- `volatile`, only when asked for: it leaves out all syncing, and so an upper layer is not to be used again.
+- `xino` stays as the kernel was built: it only decides how inode numbers are made up.
+
+Sources: the kernel's Documentation/filesystems/overlayfs.rst; fsopen(2), fsconfig(2), fsmount(2), mount(2).
+"""
+
+import os
+import stat
+from errno import ENOENT, ENOTDIR
+
+from labkit import constants as c
+from labkit import syscalls
+from labkit.errors import InvalidConfig, Unsupported
+from labkit.program import Program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from labkit.program import Value
+
+    Path = str | os.PathLike[str]
+
+LAYERS_MAX = 500  # fs/overlayfs/params.h: OVL_MAX_STACK
+_TEXT_BYTES = 255  # of one fsconfig(2) value
+_LEFT_IN_WORK = {"work", "index"}  # what the kernel itself leaves there, and clears the next time
+
+
+class Overlay:
+    """Which folders are layered: plain, validated data. `InvalidConfig`: it makes no sense whatever the machine.
+
+    `lower` is a list of folders, the topmost first. `upper` and `work` are two folders of one file system; without them
+    nothing can be written. With `scratch_bytes` both are in memory instead, in a tmpfs of that size that belongs to the
+    mount alone: it goes when the mount goes.
+    """
+
+    __slots__ = ("lower", "scratch_bytes", "upper", "volatile", "work")
+
+    def __init__(
+        self,
+        lower: "Iterable[Path]",
+        upper: "Path | None" = None,
+        work: "Path | None" = None,
+        *,
+        volatile: bool = False,
+        scratch_bytes: int = 0,
+    ) -> None:
+        if isinstance(lower, str | bytes | os.PathLike):
+            raise InvalidConfig("lower is a list of folders, the topmost first, not a single one")
+        self.lower = tuple(os.fspath(one) for one in lower)
+        self.upper = None if upper is None else os.fspath(upper)
+        self.work = None if work is None else os.fspath(work)
+        self.volatile, self.scratch_bytes = volatile, scratch_bytes
+        if not self.lower:
+            raise InvalidConfig("an overlay needs at least one lower layer")
+        if len(self.lower) > LAYERS_MAX:
+            raise InvalidConfig(f"an overlay of {len(self.lower)} lower layers: the kernel takes {LAYERS_MAX} at most")
+        if (upper is None) != (work is None):
+            there, missing = ("upper", "work") if work is None else ("work", "upper")
+            raise InvalidConfig(f"an overlay with {there} and without {missing}: they go together")
+        if scratch_bytes < 0 or (scratch_bytes and upper is not None):
+            raise InvalidConfig("scratch_bytes is the size of an upper layer in memory, in place of upper and work")
+        if volatile and upper is None:
+            raise InvalidConfig("volatile is about an upper layer, and there is none")
+        for what, path in self.folders():
+            if "\0" in path:
+                raise InvalidConfig(f"the path of {what} holds a NUL byte, which no system call can carry")
+            if not path.startswith("/"):
+                raise InvalidConfig(f"{what} is {path!r}: its path must be absolute, beginning with /")
+
+    @classmethod
+    def scratch(cls, *lower: "Path", scratch_bytes: int = 256 << 20) -> "Overlay":
+        """One image for many: each mount of it begins as `lower`, and what is changed in it is kept in memory, of which
+        `scratch_bytes` at most, and forgotten with the mount."""
+        return cls(lower, scratch_bytes=scratch_bytes)
+
+    def folders(self) -> list[tuple[str, str]]:
+        """What each folder is, with its path: `[("the lower layer", "/image"), ("upper", ...), ("work", ...)]`."""
+        one = len(self.lower) == 1
+        found = [(f"the lower layer{'' if one else f' {n}'}", path) for n, path in enumerate(self.lower, start=1)]
+        return found + [(name, path) for name, path in (("upper", self.upper), ("work", self.work)) if path is not None]
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be changed in it."""
+        return self.upper is not None or self.scratch_bytes > 0
+
+    def message(self) -> tuple[object, ...]:
+        """The same as plain values, for another process: `Overlay.of(message)` gives it back."""
+        return self.lower, self.upper, self.work, self.volatile, self.scratch_bytes
+
+    @classmethod
+    def of(cls, message: "tuple[object, ...]") -> "Overlay":
+        """The overlay of which `message` is the `message()`."""
+        lower, upper, work, volatile, scratch_bytes = message
+        return cls(lower, upper, work, volatile=volatile, scratch_bytes=scratch_bytes)  # type: ignore[arg-type]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Overlay) and self.message() == other.message()
+
+    def __hash__(self) -> int:
+        return hash(self.message())
+
+    def __repr__(self) -> str:
+        upper = f" under {self.upper}" if self.upper else " under memory" if self.scratch_bytes else ""
+        return f"<Overlay of {', '.join(self.lower)}{upper}>"
+
+
+def check(overlay: Overlay) -> None:
+    """Look at the folders as the calling process sees them. `InvalidConfig`: why these cannot be layered."""
+    places: dict[tuple[int, int], str] = {}
+    for what, path in overlay.folders():
+        found = _folder(what, path)
+        identity = (found.st_dev, found.st_ino)
+        if identity in places:
+            raise InvalidConfig(f"{what} and {places[identity]} are the same folder, {path}")
+        places[identity] = what
+    real = {os.path.realpath(path): what for what, path in overlay.folders()}
+    for path, what in real.items():
+        above = path
+        while above != "/":
+            above = os.path.dirname(above)
+            if above in real:
+                raise InvalidConfig(f"{what}, {path}, lies inside {real[above]}, {above}: keep them apart")
+    if overlay.upper is not None and overlay.work is not None:
+        _check_upper(overlay.upper, overlay.work)
+
+
+def _folder(what: str, path: str) -> os.stat_result:
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidConfig(f"{what}, {path}, does not exist") from None
+    except PermissionError:
+        raise InvalidConfig(f"{what}, {path}, may not be looked at by you") from None
+    if stat.S_ISLNK(found.st_mode):
+        raise InvalidConfig(f"{what}, {path}, is a symbolic link; name the folder it points to")
+    if not stat.S_ISDIR(found.st_mode):
+        raise InvalidConfig(f"{what}, {path}, is not a folder")
+    return found
+
+
+def _check_upper(upper: str, work: str) -> None:
+    if os.stat(upper).st_dev != os.stat(work).st_dev:
+        raise InvalidConfig(f"upper, {upper}, and work, {work}, lie on different file systems; put them side by side")
+    fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        magic = syscalls.filesystem_magic(fd)
+    finally:
+        os.close(fd)
+    if magic == c.OVERLAYFS_SUPER_MAGIC:
+        raise InvalidConfig(
+            f"upper, {upper}, lies on an overlay itself, as all files of a container do, and changes cannot be kept "
+            "there: use a folder of another file system, such as a tmpfs"
+        )
+    if os.access(work, os.R_OK):
+        found = set(os.listdir(work))
+        if found - _LEFT_IN_WORK:
+            raise InvalidConfig(f"work, {work}, is not empty, and the kernel clears it: it holds {min(found)!r}")
+        if os.path.exists(f"{work}/work/incompat/volatile"):
+            raise InvalidConfig(f"upper, {upper}, was written without syncing (volatile): begin with a new one")
+    from labkit import procfs
+
+    # proc_pid_mountinfo(5): what separates the fields and options stands in the text as octal numbers.
+    shown = "".join(f"\\{ord(one):03o}" if one in ",= \t\n\\" else one for one in _escaped(upper))
+    for mount in procfs.mountinfo():
+        if mount.filesystem == "overlay" and f"upperdir={shown}" in mount.super_options:
+            raise InvalidConfig(f"upper, {upper}, is in use: it is that of the overlay on {mount.mount_point}")
+
+
+def write(program: Program, overlay: Overlay) -> "Value":
+    """Add the system calls that make `overlay` a mount that is attached nowhere yet; return its descriptor.
+
+    For a process in a mount namespace of its own whose mounts do not propagate: where the kernel needs a place for a
+    moment, the topmost lower layer is covered, and uncovered again.
+    """
+    program.step(f"mount -t overlay -o {','.join(_options(overlay))}")
+    if not overlay.scratch_bytes:
+        return _append(program, overlay) if _takes_one_by_one(overlay) else _at_once(program, overlay)
+    place = overlay.lower[0]
+    mode = stat.S_IMODE(os.stat(place).st_mode)  # the root of the upper layer is the root that is seen
+    memory = _memory(program, overlay.scratch_bytes)
+    program.call("mkdirat", memory, "upper", mode)
+    program.call("mkdirat", memory, "work", 0o700)
+    program.call("mkdirat", memory, "lower", 0o700)
+    # Once the tmpfs covers the topmost layer, that is reached at a place inside the tmpfs.
+    lower = program.call("open_tree", c.AT_FDCWD, place, c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC, returns="lower")
+    program.call("move_mount", memory, "", c.AT_FDCWD, place, c.MOVE_MOUNT_F_EMPTY_PATH)
+    program.call("move_mount", lower, "", memory, "lower", c.MOVE_MOUNT_F_EMPTY_PATH)
+    inside = Overlay((f"{place}/lower", *overlay.lower[1:]), f"{place}/upper", f"{place}/work")
+    mount = _append(program, inside) if _takes_one_by_one(inside) else _at_once(program, inside)
+    program.call("umount2", place, c.MNT_DETACH)  # the overlay has hold of all it needs
+    return mount
+
+
+def mount(overlay: Overlay, target: "Path") -> None:
+    """Mount `overlay` on the folder `target`, in the calling process's mount namespace. `InvalidConfig`, `OSError`.
+
+    Needs CAP_SYS_ADMIN in the user namespace that owns the mount namespace, as every process on the lab host has it.
+    """
+    check(overlay)
+    path = os.fspath(target)
+    _folder("the target", path)
+    program = Program()
+    made = write(program, overlay)
+    program.call("move_mount", made, "", c.AT_FDCWD, path, c.MOVE_MOUNT_F_EMPTY_PATH)
+    try:
+        program.perform()
+    finally:
+        _close(program)
+
+
+def _append(program: Program, overlay: Overlay) -> "Value":
+    """With fsconfig(2), the layers one by one."""
+    context = program.call("fsopen", "overlay", c.FSOPEN_CLOEXEC, returns="overlay_context")
+    program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "source", "overlay", 0)
+    for path in overlay.lower:
+        program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "lowerdir+", path, 0)
+    for option in _options(overlay)[1:]:
+        key, equals, value = option.partition("=")
+        if equals:
+            program.call("fsconfig", context, c.FSCONFIG_SET_STRING, key, value, 0)
+        else:
+            program.call("fsconfig", context, c.FSCONFIG_SET_FLAG, key, None, 0)
+    program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
+    return program.call("fsmount", context, c.FSMOUNT_CLOEXEC, 0, returns="overlay")
+
+
+def _at_once(program: Program, overlay: Overlay) -> "Value":
+    """With mount(2), all layers in one text; then a copy of that mount without a place, and the mount goes."""
+    place, options = overlay.lower[0], ",".join(_options(overlay))
+    page = os.sysconf("SC_PAGE_SIZE")
+    if len(os.fsencode(options)) >= page:
+        raise Unsupported(
+            f"this kernel takes an overlay's layers as one text of less than {page} bytes, and these "
+            f"{len(overlay.lower)} need {len(os.fsencode(options))}",
+            "use fewer layers or shorter paths, or Linux 6.7 or newer, which takes them one by one",
+        )
+    program.call("mount", "overlay", place, "overlay", 0, options)
+    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC
+    made = program.call("open_tree", c.AT_FDCWD, place, flags, returns="overlay")
+    program.call("umount2", place, c.MNT_DETACH)
+    return made
+
+
+def _memory(program: Program, size_bytes: int) -> "Value":
+    context = program.call("fsopen", "tmpfs", c.FSOPEN_CLOEXEC, returns="tmpfs_context")
+    program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "size", str(size_bytes), 0)
+    program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "mode", "0700", 0)
+    program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
+    return program.call("fsmount", context, c.FSMOUNT_CLOEXEC, 0, returns="tmpfs")
+
+
+def _options(overlay: Overlay) -> list[str]:
+    """The options as mount(2) takes them, in one list; the layers first."""
+    options = ["lowerdir=" + ":".join(_escaped(path) for path in overlay.lower)]
+    if overlay.upper is not None and overlay.work is not None:
+        options += [f"upperdir={_escaped(overlay.upper)}", f"workdir={_escaped(overlay.work)}"]
+    if _in_first_user_namespace():
+        options += ["index=off", "metacopy=off", "redirect_dir=nofollow"]
+    else:
+        options += ["userxattr"]
+    return [*options, "volatile"] if overlay.volatile else options
+
+
+def _close(program: Program) -> None:
+    """Close the descriptors that `program.perform()` has opened."""
+    for call, result in program.results():
+        if call.name in ("fsopen", "fsmount", "open_tree") and result > 0:
+            os.close(result)
+
+
+def _escaped(path: str) -> str:
+    for special in "\\:,":
+        path = path.replace(special, "\\" + special)
+    return path
+
+
+def _takes_one_by_one(overlay: Overlay) -> bool:
+    """Whether this kernel takes these layers one by one: it knows `lowerdir+`, and no path is too long for it."""
+    lengths = [len(os.fsencode(path)) for path in overlay.lower]
+    lengths += [len(os.fsencode(_escaped(path))) for path in (overlay.upper, overlay.work) if path is not None]
+    return max(lengths) <= _TEXT_BYTES and _knows_lowerdir_plus()
+
+
+def _knows_lowerdir_plus() -> bool:
+    """Found by asking for a layer that cannot be. A kernel that knows the option looks for it at once; others refuse
+    the option (EINVAL), or keep it unread until the file system is made. Asked once."""
+    global _one_by_one
+    if _one_by_one is None:
+        context = syscalls.fsopen("overlay")
+        try:
+            syscalls.fsconfig(context, c.FSCONFIG_SET_STRING, "lowerdir+", "/dev/null/none")
+            _one_by_one = False
+        except OSError as error:
+            _one_by_one = error.errno in (ENOENT, ENOTDIR)
+        finally:
+            os.close(context)
+    return _one_by_one
+
+
+def _in_first_user_namespace() -> bool:
+    """Whether this process's user namespace is the machine's first: only there may `trusted.` attributes be written."""
+    with open("/proc/self/uid_map") as file:
+        return file.read().split() == ["0", "0", "4294967295"]
+
+
+_one_by_one: bool | None = None
