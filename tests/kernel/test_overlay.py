@@ -16,6 +16,7 @@ from labkit.errors import InvalidConfig
 from labkit.overlay import Overlay
 from labkit.process import run_in_child
 from labkit.program import Program
+from tests.requirements import machine_cannot
 
 WAYS = [(user, kernel) for user in ("first user namespace", "own user namespace") for kernel in ("new", "old")]
 InThere = Callable[..., Any]
@@ -34,10 +35,24 @@ def alone(new_user_namespace: bool, one_by_one: bool | None) -> None:
         overlay._one_by_one = one_by_one
 
 
+def attributes_are_kept() -> bool:
+    """Whether a tmpfs has user.* attributes."""
+    alone(False, None)
+    syscalls.mount("tmpfs", "/mnt", "tmpfs")
+    try:
+        os.setxattr("/mnt", "user.labkit", b"")
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture(params=WAYS, ids=[f"{user}, {kernel} kernel" for user, kernel in WAYS])
 def there(request: pytest.FixtureRequest) -> Iterator[InThere]:
     """Call a function in a child that may mount."""
     user, kernel = request.param
+    if user == "own user namespace" and not run_in_child(attributes_are_kept):
+        # There the kernel marks folders by user.* attributes, and tmpfs has these since Linux 6.6.
+        machine_cannot("keep user.* attributes in a tmpfs")
 
     def call(fn: Callable[..., Any], *args: Any) -> Any:
         def body() -> Any:
