@@ -1,5 +1,5 @@
 """The peers, each told to do the very same: new mount, UTS, IPC, PID, network and cgroup namespaces, the same root
-filesystem, the same mounts in it, the same capabilities, `true` executed and waited for."""
+filesystem, the same mounts in it, the same capabilities, the command executed and waited for."""
 
 import json
 import os
@@ -7,73 +7,112 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from labkit import capabilities, rootfs
+
+TRUE = ("/bin/true",)
+IDLE = ("/bin/sh", "-c", "echo; exec sleep 1000000")  # says when it is there
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A command to compare with; `reason` says why it cannot run here."""
+    """A command to compare with. `run` and `idle` give the arguments for container number n; `end` those that end an
+    idle one whose command does not stay with it. `reason` says why it cannot run here."""
 
     name: str
-    argv: Callable[[int], Sequence[str]]
+    run: Callable[[int], Sequence[str]]
+    idle: Callable[[int], Sequence[str]]
+    end: Callable[[int], Sequence[str]] | None = None
     reason: str | None = None
 
 
-def peers(root: Path, work: Path) -> list[Peer]:
-    """crun, runc and bubblewrap, ready to run `true` in `root`; `work` is a folder for their bundles and state."""
-    bundle = work / "bundle"
-    bundle.mkdir()
-    (bundle / "config.json").write_text(json.dumps(_oci_config(root)))
-    not_root = "needs root to be measured with the same namespaces" if os.geteuid() != 0 else None
-    oci = ("run", "--bundle", str(bundle))
+def peers(root: Path, work: Path, command: Sequence[str] = TRUE) -> list[Peer]:
+    """crun, runc and bubblewrap, ready to run `command` in `root`; `work` is a folder for their bundles and state."""
     crun = ("crun", "--cgroup-manager=disabled", "--root", str(work / "crun"))
     runc = ("runc", "--root", str(work / "runc"))
+    for folder, args in (("bundle", command), ("idle", IDLE)):
+        (work / folder).mkdir()
+        (work / folder / "config.json").write_text(json.dumps(_oci_config(root, args)))
     return [
-        Peer("crun", lambda n: (*crun, *oci, f"labkit-bench-{os.getpid()}-{n}"), _missing("crun") or not_root),
-        Peer("runc", lambda n: (*runc, *oci, f"labkit-bench-{os.getpid()}-{n}"), _missing("runc") or not_root),
-        Peer("bubblewrap", lambda n: _bubblewrap(root), _missing("bwrap")),
+        _oci_peer("crun", crun, work),
+        _oci_peer("runc", runc, work),
+        Peer(
+            "bubblewrap",
+            lambda _: _bubblewrap(root, command),
+            lambda _: _bubblewrap(root, IDLE),
+            reason=_missing("bwrap"),
+        ),
     ]
+
+
+def _oci_peer(name: str, program: Sequence[str], work: Path) -> Peer:
+    def container(number: int) -> str:
+        return f"labkit-bench-{os.getpid()}-{number}"
+
+    def run(folder: str, *options: str) -> Callable[[int], Sequence[str]]:
+        arguments = (*program, "run", "--no-new-keyring", *options, "--bundle", str(work / folder))
+        return lambda number: (*arguments, container(number))
+
+    not_root = "needs root to be measured with the same namespaces" if os.geteuid() != 0 else None
+    return Peer(
+        name,
+        run("bundle"),
+        run("idle", "--detach"),
+        lambda number: (*program, "delete", "--force", container(number)),
+        _missing(name) or not_root,
+    )
 
 
 def _missing(command: str) -> str | None:
     return None if shutil.which(command) else f"{command} is not installed"
 
 
-def _bubblewrap(root: Path) -> Sequence[str]:
-    arguments = [
-        "bwrap",
-        "--unshare-ipc",
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-uts",
-        "--unshare-cgroup",
-    ]
+def _bubblewrap(root: Path, command: Sequence[str]) -> Sequence[str]:
+    arguments = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup"]
     if os.geteuid() == 0:
-        arguments += [
-            "--cap-drop",
-            "ALL",
-            *(f for cap in capabilities.DEFAULT for f in ("--cap-add", f"CAP_{cap}")),
-        ]
+        arguments += ["--cap-drop", "ALL", *(f for cap in capabilities.DEFAULT for f in ("--cap-add", f"CAP_{cap}"))]
     else:
         arguments += ["--unshare-user", "--uid", "0", "--gid", "0"]
-    arguments += ["--bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--hostname", "container"]
-    return (*arguments, "--die-with-parent", "--", "/bin/true")
+    # It has no sysfs of its own, and makes parts read-only by binding the caller's: the same number of mounts.
+    arguments += [
+        "--bind",
+        str(root),
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--mqueue",
+        "/dev/mqueue",
+        "--ro-bind",
+        "/sys",
+        "/sys",
+    ]
+    for path in (f"/{path}" for path in rootfs.READONLY):
+        arguments += ["--ro-bind-try", path, path]
+    for path in (f"/{path}" for path in rootfs.MASKED):
+        if os.path.isdir(path):
+            arguments += ["--tmpfs", path, "--remount-ro", path]
+        elif os.path.exists(path):
+            arguments += ["--ro-bind", "/dev/null", path]
+    return (*arguments, "--hostname", "container", "--die-with-parent", "--", *command)
 
 
-def _oci_config(root: Path) -> dict[str, object]:
+def _oci_config(root: Path, args: Sequence[str]) -> dict[str, object]:
     caps = [f"CAP_{name}" for name in capabilities.DEFAULT]
     kinds = ("mount", "uts", "ipc", "pid", "network", "cgroup")
 
-    def mount(fstype: str, destination: str, *options: str) -> dict[str, object]:
-        return {"destination": destination, "type": fstype, "source": fstype, "options": list(options)}
+    def mount(step: Any) -> dict[str, object]:
+        _, fstype, target, attributes, options = step
+        return {"destination": f"/{target}", "type": fstype, "source": fstype, "options": [*attributes, *options]}
 
     return {
         "ociVersion": "1.0.2",
         "process": {
             "terminal": False,
             "user": {"uid": 0, "gid": 0},
-            "args": ["/bin/true"],
+            "args": list(args),
             "env": ["PATH=/bin"],
             "cwd": "/",
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), caps),
@@ -81,13 +120,7 @@ def _oci_config(root: Path) -> dict[str, object]:
         },
         "root": {"path": str(root), "readonly": False},
         "hostname": "container",
-        "mounts": [
-            mount("proc", "/proc", "nosuid", "nodev", "noexec"),
-            mount("tmpfs", "/dev", "nosuid", "noexec", "mode=755", "size=64k"),
-            mount("devpts", "/dev/pts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"),
-            mount("tmpfs", "/dev/shm", "nosuid", "nodev", "noexec", "mode=1777", "size=64m"),
-            mount("sysfs", "/sys", "nosuid", "nodev", "noexec", "ro"),
-        ],
+        "mounts": [mount(step) for step in rootfs.DEFAULT_PLAN if step[0] == "filesystem"],
         "linux": {
             "namespaces": [{"type": kind} for kind in kinds],
             "readonlyPaths": [f"/{path}" for path in rootfs.READONLY],

@@ -11,7 +11,7 @@ COMMANDS = {
     "doctor": ("labkit.lab.doctor", "main", "what this machine can do, and how to mend the rest"),
     "reset": ("labkit.lab.reset", "main", "end everything the labs left running"),
     "test": ("labkit.lab.testrun", "main", "run every test"),
-    "bench": ("labkit.lab.cli", "bench", "start-up times beside crun, runc and bubblewrap"),
+    "bench": ("labkit.lab.cli", "bench", "times, rates and memory beside crun, runc and bubblewrap"),
     "vm": ("labkit.vm", "main", "run a command, or the labs, in a small virtual machine"),
     "release": ("labkit.lab.release", "main", "make the notebooks anew from their sources"),
 }
