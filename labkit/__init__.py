@@ -6,10 +6,10 @@ is called for, never at import. Imports point only downwards::
     lab/                                                     doctor, exercises, live views (nothing imports it)
     container/                                               one configuration, started and waited for
     namespaces rootfs mounts binds places overlay            the mechanisms    vm/         microVMs, beside them
-    capabilities
-    process output child host zygote ready idmap             the process boundary
+    capabilities cgroups cgroup_stats limits
+    process output child host hostgroup zygote ready idmap   the process boundary
     program layout loop syscalls constants errors messages   the kernel boundary
-    procfs paths
+    procfs paths cgroup_errors
 """
 
 __version__ = "0.1.0"

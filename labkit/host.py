@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit import idmap, messages, procfs, zygote
+from labkit import hostgroup, idmap, messages, procfs, zygote
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
@@ -64,6 +64,8 @@ class LabHost:
             _, text, notes = rest
             raise Unsupported(f"this machine does not let you make a lab host ({text})", " ".join(notes) or _DOCTOR)
         self.pid: int = rest[0]
+        self.group: str = rest[1]  #: the folder of its control group as we see it; empty where it has none
+        self.without_group: tuple[str, str] = rest[2]  #: why it has none, and what to do, as `Unsupported` has them
         self.keeper_pid = self._process.pid
 
     def _hear(self) -> tuple[Any, ...]:
@@ -213,7 +215,8 @@ def running() -> list[int]:
 def reset_all(timeout: float = 10.0) -> list[int]:
     """End every lab host that this user runs from this checkout; return their PIDs.
 
-    Keeper and zygote guard each other, so killing one makes the other clean up. `LabkitError`: one did not end.
+    Keeper and zygote guard each other, so killing one makes the other clean up. Control groups of lab hosts that were
+    killed with both of them are removed too. `LabkitError`: one did not end.
     """
     reset()
     ended = running()
@@ -224,6 +227,7 @@ def reset_all(timeout: float = 10.0) -> list[int]:
             for process in zygotes or [keeper]:
                 os.kill(process, 9)
             _wait(pidfd, timeout, keeper)
+    hostgroup.remove_left_over()
     return ended
 
 

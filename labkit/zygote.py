@@ -31,7 +31,7 @@ import time
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import messages, procfs, ready, syscalls
+from labkit import hostgroup, messages, procfs, ready, syscalls
 from labkit.program import CallFailed
 
 TYPE_CHECKING = False
@@ -69,7 +69,7 @@ def main(control_fd: int) -> "NoReturn":
     with open("/proc/self/comm", "w") as comm:
         comm.write(PROCESS_NAME)
     try:
-        enter_lab_host(control)
+        group, lack = enter_lab_host(control)
     except OSError as error:
         notes = getattr(error, "__notes__", [])
         control.send(marshal.dumps(("failed", error.errno, error.strerror, list(notes))))
@@ -81,34 +81,46 @@ def main(control_fd: int) -> "NoReturn":
     pid = os.fork()
     if pid == 0:
         syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
-        control.send(marshal.dumps(("ready", os.getpid())))
+        hostgroup.on_lab_host, hostgroup.current, hostgroup.lack = True, group, lack
+        if group:
+            group.settle()
+        control.send(marshal.dumps(("ready", os.getpid(), group.folder if group else "", lack)))
         ready_there.close()
         global ready_networks
         ready_networks = ready.Ready(ready_here)
-        Zygote(control, caller, keeper).serve()
+        Zygote(control, caller, keeper, group).serve()
     control.close()
     ready_here.close()
-    _keep(syscalls.pidfd_open(pid), caller, ready_there)
+    _keep(syscalls.pidfd_open(pid), caller, ready_there, group)
 
 
-def enter_lab_host(control: socket.socket) -> None:
+def enter_lab_host(control: socket.socket) -> "tuple[hostgroup.HostGroup | None, tuple[str, str]]":
     """Move into the namespaces of a new lab host: mount, network, IPC, UTS, cgroup; and user, if not privileged.
 
     Who is who in the user namespace is written from outside: the caller at the other end of `control` is asked to.
     Its mounts are slaves of the machine's: what the machine mounts appears here, and nothing done here appears there.
     Among themselves they are shared, as systemd leaves a machine's, so that a lab can show what sharing does.
+    Returns its control group; where it has none, None and why.
     """
-    flags = c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWCGROUP
     if not syscalls.capget()[0] & _CAP_SYS_ADMIN:
         syscalls.unshare(c.CLONE_NEWUSER)
         control.send(marshal.dumps(("map",)))
         if not control.recv(REQUEST_BYTES):
             os._exit(1)  # the caller could not, or has gone
-    syscalls.unshare(flags)
-    syscalls.mount(None, "/", None, c.MS_REC | c.MS_SLAVE)
-    syscalls.mount(None, "/", None, c.MS_REC | c.MS_SHARED)
-    syscalls.sethostname(HOST_NAME)
-    syscalls.set_interface_up("lo")
+    group, lack = hostgroup.make()
+    try:
+        syscalls.unshare(c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWCGROUP)
+        syscalls.mount(None, "/", None, c.MS_REC | c.MS_SLAVE)
+        syscalls.mount(None, "/", None, c.MS_REC | c.MS_SHARED)
+        if group:
+            group.mount()
+        syscalls.sethostname(HOST_NAME)
+        syscalls.set_interface_up("lo")
+    except OSError:
+        if group:
+            group.end()
+        raise
+    return group, lack
 
 
 class Started:
@@ -132,8 +144,11 @@ class Child:
 class Zygote:
     """The loop that starts children on request and tells their callers how they ended."""
 
-    def __init__(self, control: socket.socket, caller: int, keeper: int) -> None:
+    def __init__(
+        self, control: socket.socket, caller: int, keeper: int, group: "hostgroup.HostGroup | None" = None
+    ) -> None:
         self.control = control
+        self.group = group
         self.children: dict[int, Child] = {}  # by PID
         self.replies: dict[int, Child] = {}  # by the descriptor of its reply socket
         self.ended_sessions: set[int] = set()  # of children that have ended, while orphans are left
@@ -153,6 +168,8 @@ class Zygote:
                 pass
         finally:
             kill_descendants()
+            if self.group and _readable(self.keeper):
+                self.group.end()  # else it is the keeper's to remove, which outlives us
             os._exit(0)
 
     def _turn(self) -> bool:
@@ -244,7 +261,11 @@ def _send(reply: socket.socket, message: bytes, *descriptors: int) -> None:
         messages.send(reply, [message], descriptors, socket.MSG_NOSIGNAL)
 
 
-def _keep(zygote: int, caller: int, asked: socket.socket) -> "NoReturn":
+def _readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def _keep(zygote: int, caller: int, asked: socket.socket, group: "hostgroup.HostGroup | None") -> "NoReturn":
     """The keeper: wait for the zygote or the caller to end; then see to it that nothing of theirs is left.
 
     Meanwhile it makes network namespaces ahead of time (`labkit.ready`).
@@ -263,6 +284,8 @@ def _keep(zygote: int, caller: int, asked: socket.socket) -> "NoReturn":
             ended.poll(2000)  # the zygote has seen the caller end too, and cleans up by itself
     finally:
         kill_descendants()
+        if group:
+            group.end()
         os._exit(0)
 
 
