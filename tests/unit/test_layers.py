@@ -21,6 +21,8 @@ LAYERS = [
         "binds",
         "mounts",
         "overlay",
+        "layers",
+        "changeset",
         "rootfs",
         "capabilities",
         "cgroups",
@@ -59,6 +61,8 @@ WITHIN = {
     "binds": {"places"},
     "mounts": {"binds", "places"},
     "overlay": set[str](),
+    "layers": set[str](),
+    "changeset": {"layers"},
     "rootfs": {"mounts"},
     "capabilities": set[str](),
 }
