@@ -49,19 +49,39 @@ def bounding_set() -> list[int]:
     return _bounding_set
 
 
-def write_keep_only(program: "Program", kept: int) -> None:
-    """Add the system calls that give up every capability outside the mask `kept`, for good, to `program`.
+def write_bounding(program: "Program", kept: int) -> None:
+    """Add the system calls that take all outside the mask `kept` from the bounding set, for good, to `program`.
 
-    The bounding set is trimmed first, since that itself takes CAP_SETPCAP; inheritable and ambient end empty, and
-    no_new_privs makes setuid programs and file capabilities powerless: nothing executed from here on gets more.
+    That itself takes CAP_SETPCAP, so it comes first. Nothing executed from here on gets more.
     """
     program.step("giving up capabilities")
     for number in bounding_set():
         if not kept >> number & 1:
             program.call("prctl", c.PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def write_sets(program: "Program", kept: int, ambient: int = 0) -> None:
+    """Add the system calls that leave the mask `kept` effective and permitted, and `ambient` of it ambient.
+
+    A program that another user than root executes has the ambient ones and no others. (What is ambient has to be
+    inheritable too.)
+    """
+    program.step("giving up capabilities")
     program.call("prctl", c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     held = kept & syscalls.capget()[1]
-    program.call("capset", *syscalls.capability_structs(held, held, 0))
+    program.call("capset", *syscalls.capability_structs(held, held, ambient & held))
+    for number in range(ambient.bit_length()):
+        if ambient & held & 1 << number:
+            program.call("prctl", c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_RAISE, number, 0, 0)
+
+
+def write_keep_only(program: "Program", kept: int) -> None:
+    """Add the system calls that give up every capability outside the mask `kept`, for good, to `program`.
+
+    Inheritable and ambient end empty, and no_new_privs makes setuid programs and file capabilities powerless.
+    """
+    write_bounding(program, kept)
+    write_sets(program, kept)
     program.call("prctl", c.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 

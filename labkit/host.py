@@ -105,9 +105,9 @@ class LabHost:
                     messages.send(self._control, [message], [theirs.fileno(), *descriptors], socket.MSG_NOSIGNAL)
                 except (BrokenPipeError, ConnectionResetError):
                     raise LabkitError(_ENDED) from None
-            data, fds = messages.receive(reply, 65536, 1)
+            data, fds = messages.receive(reply, 65536, 2)
             if data[:1] == b"P":
-                return Started(struct.unpack("=i", data[1:])[0], fds[0], reply)
+                return Started(struct.unpack("=i", data[1:])[0], fds[0], reply, fds[1:])
             if data[:1] == b"F":
                 raise ChildNotStarted(*marshal.loads(data[1:]))
             raise LabkitError(_ENDED)
@@ -126,12 +126,12 @@ class LabHost:
 
 
 class Started:
-    """A child just started: its PID, its pidfd, and the socket on which the zygote will say how it ended."""
+    """A child just started: PID, pidfd, the socket on which the zygote will say how it ended, further descriptors."""
 
-    __slots__ = ("pid", "pidfd", "reply")
+    __slots__ = ("descriptors", "pid", "pidfd", "reply")
 
-    def __init__(self, pid: int, pidfd: int, reply: socket.socket) -> None:
-        self.pid, self.pidfd, self.reply = pid, pidfd, reply
+    def __init__(self, pid: int, pidfd: int, reply: socket.socket, descriptors: list[int]) -> None:
+        self.pid, self.pidfd, self.reply, self.descriptors = pid, pidfd, reply, descriptors
 
 
 def _sealed_python() -> int:

@@ -18,7 +18,7 @@ from labkit.places import BOTH_BY_FD, attach, attribute_mask, copy_of, open_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from labkit.program import Program, Value
 
@@ -51,19 +51,18 @@ def write(program: "Program", root: "Value", plan: "Iterable[Step]", sources: "S
             _OPERATIONS[name](program, root, *arguments)
 
 
-def open_sources(program: "Program", plan: "Iterable[Step]", idmapped: "Iterable[Value]" = ()) -> "Sources":
+def open_sources(program: "Program", plan: "Iterable[Step]", copies: "Iterator[Value] | None" = None) -> "Sources":
     """Add the calls that copy the mounts to be bound, by their place in the plan, before anything else is done.
 
     A copy made while mounts still propagate belongs to its original's peer group, and can stay in it ("shared") or go
-    on receiving ("slave"). Copies with the attribute "idmap" were made elsewhere, in the plan's order: `idmapped`.
+    on receiving ("slave"). `copies` were made elsewhere, in the plan's order.
     """
-    given = iter(idmapped)
     sources = {}
     for number, step in enumerate(plan):
         if step[0] == "bind":
             program.step(describe(step))
             source, _, attributes = bind_of(step)
-            sources[number] = next(given) if "idmap" in attributes else open_source(program, source, attributes)
+            sources[number] = next(copies) if copies else open_source(program, source, attributes)
     return sources
 
 

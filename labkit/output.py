@@ -5,6 +5,7 @@ are not the cell's, so its `sys.stdout` and `sys.stderr` are what output is pass
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal as signals
@@ -79,6 +80,11 @@ class Output:
             for end in ends:
                 os.close(end)
 
+    def follow_terminal(self, fd: int) -> None:
+        """Take what comes out of a terminal for stdout; `fd` is a descriptor of its own of the master, closed here."""
+        os.set_blocking(fd, False)
+        self._readers[fd] = "stdout"
+
     def kept(self, name: str) -> str:
         """What was kept of "stdout" or "stderr"."""
         return self._kept[name].decode("utf-8", "replace") if self._kept else ""
@@ -133,6 +139,10 @@ class Output:
                     data = os.read(fd, _PIPE_READ_BYTES)
                 except BlockingIOError:
                     return True
+                except OSError as error:
+                    if error.errno != errno.EIO:
+                        raise
+                    return False  # a terminal whose other end nobody holds any more
                 if not data:
                     return False
                 self._pass_on(self._readers[fd], data)

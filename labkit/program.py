@@ -58,9 +58,19 @@ class Program:
         """Begin a step: what the calls from here on are for, to be named should one fail."""
         self._step = description
 
-    def call(self, name: str, *arguments: "Argument", returns: str = "", may_fail: bool = False) -> Value:
-        """Add the system call `name`; what it will return can be an argument of later calls. `returns` names it."""
-        result = Value(returns)
+    def call(
+        self,
+        name: str,
+        *arguments: "Argument",
+        returns: str = "",
+        may_fail: bool = False,
+        result: Value | None = None,
+    ) -> Value:
+        """Add the system call `name`; what it will return can be an argument of later calls. `returns` names it.
+
+        `result` is where to put it, if that has been said before (in a `Block`).
+        """
+        result = result or Value(returns)
         self.calls.append(Call(name, arguments, result, may_fail, self._step))
         return result
 

@@ -12,6 +12,7 @@ from labkit.program import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from labkit.program import Value
@@ -76,23 +77,29 @@ def write_entry(
     root: str,
     plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN,
     readonly: bool = False,
-    tree: "Value | None" = None,
-    idmapped: "tuple[Value, ...]" = (),
+    copies: "Iterable[Value]" = (),
 ) -> None:
     """Add the system calls that make the folder `root` the root, laid out by `plan`, and let go of the old one.
 
     For a process that has just come into a mount namespace of its own. Nothing of the old root can be reached
-    afterwards but through descriptors that are still open. `tree` and `idmapped` are mounts with shifted owners, made
-    by somebody who may: of the root, and of the plan's bind mounts that want it, in their order.
+    afterwards but through descriptors that are still open. `copies` are mounts copied already by somebody who may: of
+    the root, then of the plan's bind mounts, in their order.
     """
-    sources = mounts.open_sources(program, plan, idmapped)
+    given = iter(copies)
+    tree = next(given, None)
+    sources = mounts.open_sources(program, plan, given if tree else None)
     program.step("taking the mounts out of the lab host's propagation")
     # Where the mounts we were given are shared, ours would show up with their owners, and pivot_root would be refused.
     program.call("mount", None, "/", None, c.MS_REC | c.MS_PRIVATE, None)
     program.call("umask", 0)  # modes below are meant as they stand
     program.step(f"mount --rbind {root} {root}")
-    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
-    tree = tree or program.call("open_tree", c.AT_FDCWD, root, flags, returns="root")
+    if tree:
+        attributes = struct.pack("=4Q", 0, 0, c.MS_PRIVATE, 0)
+        program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attributes, len(attributes))
+        root = "/"  # any place will do, and its own may be closed to us
+    else:
+        flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
+        tree = program.call("open_tree", c.AT_FDCWD, root, flags, returns="root")
     # pivot_root wants a mount point, so the root becomes one: bound on itself.
     program.call("move_mount", tree, "", c.AT_FDCWD, root, c.MOVE_MOUNT_F_EMPTY_PATH)
     mounts.write(program, tree, plan, sources)

@@ -176,10 +176,14 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: in
 
 
 def mount_setattr(
-    dirfd: int, path: str, flags: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0
+    dirfd: int, path: str, flags: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, userns_fd: int = 0
 ) -> None:
-    """Change MOUNT_ATTR_* flags and propagation of a mount, of all below it with AT_RECURSIVE. mount_setattr(2)."""
-    attributes = struct.pack("=4Q", attr_set, attr_clr, propagation, 0)
+    """Change MOUNT_ATTR_* flags and propagation of a mount, of all below it with AT_RECURSIVE. mount_setattr(2).
+
+    MOUNT_ATTR_IDMAP shifts the owners of its files by the maps of the user namespace `userns_fd`; EINVAL: the file
+    system cannot do that, or the mount is in use already.
+    """
+    attributes = struct.pack("=4Q", attr_set, attr_clr, propagation, userns_fd)
     call = (_int(dirfd), _encode(path), _ulong(flags), attributes, _ulong(len(attributes)))
     _check(_syscall(_NUMBER["mount_setattr"], *call), "mount_setattr", dirfd, path, flags, attr_set, attr_clr)
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 PROCESS_NAME = "labkit-host"  # what `ps -o comm` shows, and by which `labkit.host` finds hosts left behind
 HOST_NAME = "labhost"
 REQUEST_BYTES = 128 * 1024
-REQUEST_DESCRIPTORS = 8
+REQUEST_DESCRIPTORS = 24
 EXIT = struct.Struct("=ciQQ")  # b"X", wait status, CPU time in µs, peak memory in KiB
 _CAP_SYS_ADMIN = 1 << 21
 
@@ -124,12 +124,12 @@ def enter_lab_host(control: socket.socket) -> "tuple[hostgroup.HostGroup | None,
 
 
 class Started:
-    """A child just forked, and whether it can leave processes behind in its session when it ends."""
+    """A child just forked, whether it can leave processes behind in its session, and descriptors for the caller."""
 
-    __slots__ = ("leaves_orphans", "pid", "pidfd")
+    __slots__ = ("descriptors", "leaves_orphans", "pid", "pidfd")
 
-    def __init__(self, pid: int, pidfd: int, leaves_orphans: bool = True) -> None:
-        self.pid, self.pidfd, self.leaves_orphans = pid, pidfd, leaves_orphans
+    def __init__(self, pid: int, pidfd: int, leaves_orphans: bool = True, descriptors: "tuple[int, ...]" = ()) -> None:
+        self.pid, self.pidfd, self.leaves_orphans, self.descriptors = pid, pidfd, leaves_orphans, descriptors
 
 
 class Child:
@@ -213,7 +213,9 @@ class Zygote:
             self.ended_sessions.discard(started.pid)
             self.children[started.pid] = self.replies[reply_fd] = Child(started, reply)
             self.poll.register(reply_fd, select.EPOLLRDHUP)
-            _send(reply, b"P" + struct.pack("=i", started.pid), started.pidfd)
+            _send(reply, b"P" + struct.pack("=i", started.pid), started.pidfd, *started.descriptors)
+            for fd in started.descriptors:
+                os.close(fd)
         finally:
             for fd in rest:
                 os.close(fd)

@@ -10,26 +10,40 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from labkit.container.container import Completed, Container
+    from labkit.container.container import Container
+    from labkit.container.running import Completed
 
 # The imports are inside the functions because the zygote imports this package too, for `container.launch`, and every
 # page it has is a page that each container's first moment copies.
 
 
 def start(
-    args: list[str], *, root: str | os.PathLike[str] | None = None, capture: bool = False, **config: "Any"
+    args: list[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    capture: bool = False,
+    stdin: int | bytes | None = None,
+    **config: "Any",
 ) -> "Container":
     """Start `args` in a new container; return once the command has been executed.
 
     `root` is a folder with a root filesystem (the course's busybox by default); for the rest see `Config`. With
-    `capture` its output is kept, else it appears where the caller prints. Raises `InvalidConfig`; `CommandNotFound`,
-    `CommandNotRunnable` or another `StartError`, and then nothing is left.
+    `capture` its output is kept, else it appears where the caller prints; `stdin` is a descriptor, or bytes. Raises
+    `InvalidConfig`; `CommandNotFound`, `CommandNotRunnable` or another `StartError`, and then nothing is left.
     """
-    from labkit import rootfs
-    from labkit.container.config import Config
-    from labkit.container.container import Container
+    return _container(args, root, config, capture=capture, stdin=stdin)
 
-    return Container(Config(args, rootfs.find("busybox") if root is None else root, **config), capture=capture)
+
+def create(
+    args: list[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    capture: bool = False,
+    stdin: int | bytes | None = None,
+    **config: "Any",
+) -> "Container":
+    """As `start`, but the command is not executed yet: all is set up, and waits for the container's `start()`."""
+    return _container(args, root, config, capture=capture, stdin=stdin, create=True)
 
 
 def run(
@@ -37,6 +51,7 @@ def run(
     *,
     root: str | os.PathLike[str] | None = None,
     capture: bool = False,
+    stdin: int | bytes | None = None,
     timeout: float | None = None,
     **config: "Any",
 ) -> "Completed":
@@ -44,5 +59,15 @@ def run(
 
     After `timeout` seconds the container is killed and `TimeoutError` raised.
     """
-    with start(args, root=root, capture=capture, **config) as container:
+    with start(args, root=root, capture=capture, stdin=stdin, **config) as container:
         return container.finish(timeout)
+
+
+def _container(
+    args: list[str], root: str | os.PathLike[str] | None, config: "dict[str, Any]", **how: "Any"
+) -> "Container":
+    from labkit import rootfs
+    from labkit.container.config import Config
+    from labkit.container.container import Container
+
+    return Container(Config(args, rootfs.find("busybox") if root is None else root, **config), **how)

@@ -3,92 +3,143 @@
 from __future__ import annotations
 
 import os
-import re
-import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from labkit import capabilities, mounts, rootfs
+from labkit import capabilities, rootfs
+from labkit.container import checks
 from labkit.errors import InvalidConfig
+from labkit.idmap import IdMap
+
+if TYPE_CHECKING:
+    from labkit.mounts import Step
 
 DEFAULT_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "TERM": "xterm",
 }
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
-_REQUEST_BYTES = 64 * 1024  # of arguments and environment together: they travel in one message
 
 
 @dataclass(frozen=True)
-class Config:
-    """A command, the root it sees, and what it keeps of root's power. Names are OCI's (config.md).
+class Process:
+    """A command and the powers it has: a container's first process, or a further one. OCI config.md, "Process".
 
-    `root` is a folder of the machine; `args` the command with its arguments; `env` replaces the default environment;
-    `capabilities` are what is kept (Docker's 14 by default). `InvalidConfig` for what makes no sense.
+    `args` is the command with its arguments; `env` replaces the default environment; `user` is "uid" or "uid:gid" as
+    seen inside, with `groups` besides; `capabilities` are what is kept of root's power (Docker's 14 by default) and
+    `ambient` what another user than root keeps of those; `no_new_privileges` makes setuid programs powerless;
+    `rlimits` are pairs (soft, hard) by getrlimit(2)'s names, "nofile" say, None for no limit. With `terminal` the
+    process has a terminal of its own. `InvalidConfig` for what makes no sense.
     """
 
     args: Sequence[str]
-    root: str | os.PathLike[str]
-    hostname: str = "container"
+    _: KW_ONLY
     env: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_ENV))
     cwd: str = "/"
-    readonly: bool = False
+    user: str | int = "0"
+    groups: Sequence[int] = ()
+    umask: int = 0o022
     capabilities: Sequence[str] = tuple(capabilities.DEFAULT)
-    plan: tuple[mounts.Step, ...] = rootfs.DEFAULT_PLAN
+    ambient: Sequence[str] = ()
+    no_new_privileges: bool = True
+    rlimits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=lambda: {"core": (0, 0)})
+    oom_score_adj: int | None = None
+    terminal: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.args, str) or not self.args or not all(isinstance(a, str) for a in self.args):
-            raise InvalidConfig('the command is a list of strings, such as ["ls", "-l"]')
-        if not self.args[0]:
-            raise InvalidConfig("the command's name is empty")
-        texts = [*self.args, self.cwd, self.hostname, *self.env, *self.env.values(), os.fspath(self.root)]
-        if any("\0" in text for text in texts):
-            raise InvalidConfig("an argument, path or variable holds a NUL byte, which no system call can carry")
-        if sum(len(os.fsencode(text)) for text in texts) > _REQUEST_BYTES:
-            raise InvalidConfig(f"arguments and environment are larger than {_REQUEST_BYTES // 1024} KiB together")
-        if any("=" in name or not name for name in self.env):
-            raise InvalidConfig("a variable's name is empty or holds an equals sign")
-        if not _HOSTNAME.fullmatch(self.hostname):
-            raise InvalidConfig(
-                f"{self.hostname[:80]!r} is no host name: 1 to 64 letters, digits, dots and hyphens, "
-                "the first and last a letter or digit"
-            )
+        checks.command(self.args)
+        checks.texts([*self.args, self.cwd, *self.env, *self.env.values()])
+        checks.environment(self.env)
         if not self.cwd.startswith("/"):
             raise InvalidConfig(f"the working directory {self.cwd!r} must be an absolute path in the container")
-        capabilities.mask(tuple(self.capabilities))
-        self._check_root()
+        checks.user(self.user, self.groups, self.umask)
+        kept, ambient = capabilities.mask(tuple(self.capabilities)), capabilities.mask(tuple(self.ambient))
+        if ambient & ~kept:
+            raise InvalidConfig("an ambient capability must be among those that are kept")
+        checks.rlimits(self.rlimits)
+        checks.whole("oom_score_adj", self.oom_score_adj, -1000, 1000)
 
-    def _check_root(self) -> None:
-        root = os.fspath(self.root)
-        try:
-            found = os.lstat(root)
-            if stat.S_ISLNK(found.st_mode):
-                raise InvalidConfig(f"the root filesystem {root} is a symbolic link; name the folder it points to")
-            if not stat.S_ISDIR(found.st_mode):
-                raise InvalidConfig(f"the root filesystem {root} is not a folder")
-            if os.path.samestat(found, os.stat("/")):
-                raise InvalidConfig(
-                    "the root filesystem is this machine's own root; a container needs a folder of its own"
-                )
-            with os.scandir(root) as entries:
-                empty = next(entries, None) is None
-        except (FileNotFoundError, NotADirectoryError):
-            raise InvalidConfig(f"the root filesystem {root} does not exist") from None
-        except PermissionError:
-            raise InvalidConfig(f"the root filesystem {root} may not be read by you") from None
-        if empty:
-            raise InvalidConfig(f"the root filesystem {root} is empty: there is no command in it to run")
+    def process_message(self) -> dict[str, Any]:
+        """This as plain values, for the zygote."""
+        return {
+            "args": tuple(self.args),
+            "env": dict(self.env),
+            "cwd": self.cwd,
+            "user": checks.user(self.user, self.groups, self.umask),
+            "kept": capabilities.mask(tuple(self.capabilities)),
+            "ambient": capabilities.mask(tuple(self.ambient)),
+            "no_new_privileges": self.no_new_privileges,
+            "rlimits": checks.rlimits(self.rlimits),
+            "oom_score_adj": self.oom_score_adj,
+            "terminal": self.terminal,
+        }
 
-    def message(self) -> tuple[object, ...]:
-        """The same as plain values, for the zygote: what `start.start` takes."""
-        return (
-            tuple(self.args),
-            os.path.abspath(self.root),
-            self.hostname,
-            dict(self.env),
-            self.cwd,
-            self.readonly,
-            capabilities.mask(tuple(self.capabilities)),
-            self.plan,
-        )
+
+@dataclass(frozen=True)
+class Config(Process):
+    """A container: its first process, the root it sees, and what it shares and does not share. Names are OCI's.
+
+    `root` is a folder of the machine, which `readonly` protects; `mounts` are further steps after `plan`, see
+    `labkit.mounts`; `sysctl` are kernel parameters of its own namespaces.
+
+    A container has new namespaces of the kinds mnt, uts, ipc, pid, net and cgroup. `namespaces` says otherwise, by
+    kind: "host" shares the lab host's, a PID or a path joins that one; time and user come on request: with
+    `time_offsets` in seconds ("monotonic", "boottime"), and with `uid_mappings` and `gid_mappings`, ranges (inside,
+    outside, count). `idmap_root` shows the root's files with their owners shifted alike, where the file system can.
+
+    `network` is "none" (a loopback of its own), "host", or an endpoint of a `labkit.network.Network`. With `init` its
+    PID 1 is a small program that passes signals on and reaps orphans.
+    """
+
+    root: str | os.PathLike[str]
+    _: KW_ONLY
+    readonly: bool = False
+    hostname: str = "container"
+    domainname: str = ""
+    plan: tuple[Step, ...] = rootfs.DEFAULT_PLAN
+    mounts: tuple[Step, ...] = ()
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+    namespaces: Mapping[str, str | int] = field(default_factory=dict)
+    uid_mappings: Sequence[tuple[int, int, int]] = ()
+    gid_mappings: Sequence[tuple[int, int, int]] = ()
+    idmap_root: bool = False
+    time_offsets: Mapping[str, int] = field(default_factory=dict)
+    network: Any = "none"
+    init: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.texts([os.fspath(self.root), self.hostname, self.domainname])
+        checks.hostname(self.hostname, self.domainname)
+        checks.steps((*self.plan, *self.mounts), mapped=bool(self.uid_mappings))
+        checks.namespaces(self.namespaces, self.network, self.uid_mappings, self.hostname)
+        checks.sysctls(self.sysctl, self.namespaces, self.network)
+        if bool(self.uid_mappings) != bool(self.gid_mappings):
+            raise InvalidConfig("a user namespace needs both maps, uid_mappings and gid_mappings")
+        if self.uid_mappings:
+            checks.mapped_root(IdMap(self.uid_mappings), IdMap(self.gid_mappings), self.user)
+        elif self.idmap_root:
+            raise InvalidConfig("idmap_root shifts owners by the container's user namespace; give its mappings")
+        checks.time_offsets(self.time_offsets)
+        checks.root(os.fspath(self.root))
+
+    def message(self) -> dict[str, Any]:
+        """The same as plain values, for the zygote: what `labkit.container.launch.start` takes."""
+        files = getattr(self.network, "files", {})
+        binds = tuple(("bind", source, target, ("ro",)) for target, source in files.items())
+        return self.process_message() | {
+            "root": os.path.abspath(self.root),
+            "readonly": self.readonly,
+            "hostname": self.hostname,
+            "domainname": self.domainname,
+            "plan": (*self.plan, *binds, *self.mounts),
+            "sysctl": tuple(self.sysctl.items()),
+            "shared": tuple(kind for kind, how in self.namespaces.items() if how == "host"),
+            "uid_map": str(IdMap(self.uid_mappings)) if self.uid_mappings else "",
+            "gid_map": str(IdMap(self.gid_mappings)) if self.gid_mappings else "",
+            "idmap_root": self.idmap_root,
+            "time_offsets": tuple(self.time_offsets.items()),
+            "network": self.network if isinstance(self.network, str) else "endpoint",
+            "init": self.init,
+        }

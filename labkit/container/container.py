@@ -1,121 +1,147 @@
-"""A container as its caller holds it: started, looked at, signalled, waited for, killed."""
+"""A container as its caller holds it: created, started, joined, paused, killed."""
 
 import contextlib
-import errno
 import os
-import signal as signals
-from typing import NamedTuple, Self
+import uuid
+from typing import Any
 
-from labkit import host, syscalls
-from labkit.container.config import Config
-from labkit.container.launch import CHANGING_DIRECTORY, EXECUTING
-from labkit.errors import ChildNotStarted, CommandNotFound, CommandNotRunnable, StartError
-from labkit.output import Exit, Output, readable
+from labkit import constants as c
+from labkit.container import checks, init, launch
+from labkit.container.config import Config, Process
+from labkit.container.failure import most_telling, start_error
+from labkit.container.running import Running
+from labkit.container.state import State
+from labkit.container.steps import EXECUTING
+from labkit.errors import ChildNotStarted, LabkitError
+
+#: What a further process joins, as flags of setns(2): all but the PID namespace, in which it is born.
+_JOINED = {
+    "mnt": c.CLONE_NEWNS,
+    "uts": c.CLONE_NEWUTS,
+    "ipc": c.CLONE_NEWIPC,
+    "net": c.CLONE_NEWNET,
+    "cgroup": c.CLONE_NEWCGROUP,
+}
 
 
-class Completed(NamedTuple):
-    """A container that has ended. Output is empty unless it was captured."""
+class Container(Running):
+    """A container. As a context manager it is killed, with all its processes, on leaving."""
 
-    exit_code: int
-    stdout: str
-    stderr: str
+    what = "container"
 
+    def __init__(
+        self, config: Config, *, capture: bool = False, stdin: int | bytes | None = None, create: bool = False
+    ) -> None:
+        """Start it, or with `create` have all set up and the command wait for `start`.
 
-class Container:
-    """A running container. As a context manager it is killed, with all its processes, on leaving."""
-
-    def __init__(self, config: Config, *, capture: bool = False) -> None:
-        """Start it. Raises a `StartError` where the command could not be executed; nothing is left then."""
+        Raises a `StartError` where that fails; nothing is left then.
+        """
+        self.id = uuid.uuid4().hex[:12]
         self.config = config
-        self.exit: Exit | None = None
-        self.output = Output(keep=capture)
-        try:
-            with self.output.writers() as writers:
-                started = host.current().request("labkit.container.launch:start", config.message(), writers)
-        except ChildNotStarted as error:
-            self.output.close()
-            raise _start_error(config, error) from None
-        except BaseException:
-            self.output.close()
-            raise
-        self.pid = started.pid  #: of its first process, as the caller sees it; inside, it is 1
-        self.pidfd = started.pidfd
-        self._reply = started.reply
+        self._start: int | None = None
+        self._paused = False
+        message = config.message()
+        if config.init:
+            message["init"] = init.find()
+        if config.terminal:
+            message["console_node"] = "/dev/console"
+        with contextlib.ExitStack() as stack:
+            descriptors = dict(stack.enter_context(_namespaces(config)))
+            if create:
+                start, self._start = os.pipe2(os.O_CLOEXEC)
+                stack.callback(os.close, start)
+                descriptors["start"] = start
+            try:
+                super().__init__(
+                    config,
+                    "labkit.container.launch:start",
+                    message,
+                    descriptors,
+                    capture=capture,
+                    stdin=stdin,
+                )
+            except BaseException:
+                self._close_start()
+                raise
 
     @property
-    def alive(self) -> bool:
-        """Whether its first process, and so the container, has not ended yet."""
-        return self.exit is None and not readable(self.pidfd, 0)
+    def state(self) -> State:
+        """What it is doing."""
+        if not self.alive:
+            return State.STOPPED
+        if self._start is not None:
+            return State.CREATED
+        return State.PAUSED if self._paused else State.RUNNING
 
-    def signal(self, number: int) -> None:
-        """Send its first process a signal.
+    def start(self) -> None:
+        """Have a created container execute its command. `StartError`: it cannot, and the container has ended."""
+        if not self.state.can_start or self._start is None:
+            raise LabkitError(f"a container that is {self.state} cannot be started; only one that was created can")
+        os.write(self._start, b"s")
+        self._close_start()
+        (status,) = self._descriptors
+        said = b""
+        while chunk := os.read(status, 4096):
+            said += chunk
+        if said:
+            number = most_telling(launch.errnos(said))
+            self.wait()
+            failed = ChildNotStarted(EXECUTING, number, os.strerror(number), [])
+            raise start_error(self.config, failed) from None
 
-        As PID 1 of its namespace that process ignores every signal it has no handler for, but SIGKILL and SIGSTOP
-        from outside. pid_namespaces(7).
+    def exec(
+        self, args: list[str], *, capture: bool = False, stdin: int | bytes | None = None, **process: Any
+    ) -> Running:
+        """Start a further process in it; return it once its command has been executed. `**process`: see `Process`.
+
+        It has the environment and powers of the first process, unless told otherwise. `StartError`: it could not be
+        started. `LabkitError`: the container does not run.
         """
-        if self.exit is None:
-            with contextlib.suppress(ProcessLookupError):
-                syscalls.pidfd_send_signal(self.pidfd, number)
+        if not self.state.can_exec:
+            raise LabkitError(f"no process can join a container that is {self.state}")
+        inherited = {name: getattr(self.config, name) for name in _INHERITED}
+        further = Process(args, **(inherited | process))
+        shared = {kind for kind, how in self.config.namespaces.items() if how == "host"}
+        if self.config.network == "host":
+            shared.add("net")
+        joined = sum(flag for kind, flag in _JOINED.items() if kind not in shared)
+        mapped = bool(self.config.uid_mappings)
+        message = further.process_message() | {
+            "joined": joined | (c.CLONE_NEWUSER if mapped else 0),
+            "mapped": mapped,
+        }
+        return Running(
+            further,
+            "labkit.container.launch:join",
+            message,
+            {"container": self.pidfd},
+            capture=capture,
+            stdin=stdin,
+        )
 
-    def finish(self, timeout: float | None = None) -> Completed:
-        """Pass its output on until it ends; `TimeoutError` after `timeout` seconds, and it is killed then."""
-        if self.exit is None and not self.output.pass_on_until(self._reply, timeout=timeout):
-            self.kill()
-            raise TimeoutError(f"the container did not end within {timeout} s and was killed")
-        code = self.wait()
-        return Completed(code, self.output.kept("stdout"), self.output.kept("stderr"))
+    def _close_start(self) -> None:
+        if self._start is not None:
+            os.close(self._start)
+            self._start = None
 
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; return its exit code, or 128 + n where signal n killed it. `TimeoutError`: not yet."""
-        if self.exit is None:
-            if not self.output.pass_on_until(self._reply, timeout=timeout):
-                raise TimeoutError(f"the container has not ended within {timeout} s")
-            self.exit = Exit.receive(self._reply)
-            self._reply.close()
-            os.close(self.pidfd)
-            self.output.close()
-        return self.exit.code
-
-    def kill(self) -> None:
-        """Kill it, every process of it, and wait for its end. Twice is as good as once."""
-        self.signal(signals.SIGKILL)
-        self.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def __del__(self) -> None:
-        if getattr(self, "exit", self) is None and hasattr(self, "_reply"):
-            with contextlib.suppress(Exception):
-                self._reply.close()  # has the zygote kill it
-                os.close(self.pidfd)
-                self.output.close()
-
-    def __repr__(self) -> str:
-        state = "running" if self.alive else str(self.exit or "has ended")
-        return f"<Container {self.pid} {' '.join(self.config.args)!r}: {state}>"
+    def _let_go(self) -> None:
+        self._close_start()
+        super()._let_go()
 
 
-def _start_error(config: Config, failed: ChildNotStarted) -> StartError:
-    step, number, text, notes = failed.step, failed.number, failed.text, list(failed.notes)
-    command = config.args[0]
-    kind: type[StartError] = StartError
-    if step == EXECUTING:
-        if number in (errno.ENOENT, errno.ENOTDIR):
-            kind, text = CommandNotFound, f"{command!r} was not found in the container"
-            if "/" in command:
-                notes.append("The file, or the interpreter or loader that its first bytes name, is not in the root.")
-        elif number in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.EPERM):
-            kind = CommandNotRunnable
-            text = f"{command!r} may not or cannot be executed in the container ({text})"
-    elif step == CHANGING_DIRECTORY:
-        text = f"the working directory {config.cwd} cannot be entered ({text})"
-    else:
-        text = f"the container could not be started: {text}" + (f", at: {step}" if step else "")
-    error = kind(text)
-    for note in notes:
-        error.add_note(note)
-    return error
+_INHERITED = ("env", "cwd", "user", "groups", "umask", "capabilities", "ambient", "no_new_privileges", "rlimits")
+
+
+@contextlib.contextmanager
+def _namespaces(config: Config) -> Any:
+    """Descriptors of the namespaces that `config` joins; closed on leaving."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for kind, how in config.namespaces.items():
+            if how != "host":
+                found[kind] = os.open(checks.namespace_path(kind, how), os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, found[kind])
+        endpoint = getattr(config.network, "netns_fd", None)
+        if endpoint is not None:
+            found["net"] = endpoint
+        yield found

@@ -1,128 +1,239 @@
-"""Starting a container: the one list of system calls, in the only order, and running it. In the zygote.
+"""Starting a container's processes, in the zygote. `labkit.container.steps` has what each of them does.
 
 ::
 
-    caller                 zygote                      child, PID 1 of its namespaces
+    caller                 zygote                      child
       ── request ──────▶   write the program
-                           clone3(NEWPID, ...) ─────▶  session, network namespace, output,
-                           (sleeps)                    root filesystem, host name, descriptors,
-                                                       working directory, capabilities,
-                           ◀─────────────────────────  execve: started; or the call that failed
+                           clone3(NEWPID, ...) ─────▶  its steps ...
+                           (sleeps)                    execve
       ◀── P, pidfd ───     or F, step and errno
       ◀── X, status ──     wait4
 
-Why this order: the network namespace comes before /sys, which shows the network of whoever mounts it. Mounts come
-before capabilities are given up, since mounting takes them. Descriptors are closed before the working directory is
-chosen, or /proc/self/fd/N could name one that leads outside (CVE-2024-21626).
+A child with a user namespace waits for its maps, and one that is created first and started later waits for the caller;
+neither can have the zygote asleep meanwhile, so it runs beside it::
+
+                           clone3(NEWUSER, ...) ────▶  recvmsg: waits
+                           write the maps
+                           go, copied mounts ───────▶  its steps ...
+                           read                 ◀────  execve closes the pipe; or "c", and waits
+      ◀── P, pidfd, pipe
+      ── start ─────────────────────────────────────▶  execve closes the pipe; or the errnos
 """
 
+import errno
 import marshal
 import os
 import signal
+import socket
 import struct
+from contextlib import suppress
 
-from labkit import capabilities, rootfs, zygote
 from labkit import constants as c
-from labkit.program import CallFailed, Program, Value
+from labkit import idmap, messages, syscalls, zygote
+from labkit.container import steps
+from labkit.container.steps import Written
+from labkit.program import CallFailed, Program
 from labkit.zygote import Started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-NAMESPACES = c.CLONE_NEWNS | c.CLONE_NEWUTS | c.CLONE_NEWIPC | c.CLONE_NEWPID | c.CLONE_NEWCGROUP
-EXECUTING = "executing the command"
-CHANGING_DIRECTORY = "changing to the working directory"
-_LAST_DESCRIPTOR = 0xFFFFFFFF
 _KEPT_PROGRAMS = 64
-
 _written: "dict[bytes, Written]" = {}
-
-
-class Written:
-    """A program with its parameters: the descriptors, which differ from one run to the next."""
-
-    def __init__(self, message: "tuple[Any, ...]", own_network: bool) -> None:
-        args, root, hostname, env, cwd, readonly, kept, plan = message
-        self.network = Value("network")
-        self.output = (Value("stdout"), Value("stderr"))
-        program = self.program = Program()
-        program.step("beginning a session")
-        # Should the zygote die, so does this child, and as PID 1 it takes all processes of its namespace along.
-        program.call("prctl", c.PR_SET_PDEATHSIG, signal.SIGKILL.value, 0, 0, 0)
-        program.call("setsid")
-        for number, value in enumerate(self.output, start=1):
-            program.call("dup3", value, number, 0)  # 0 is the zygote's own: /dev/null
-        if own_network:
-            _write_loopback(program)
-        else:
-            program.step("joining a network namespace")
-            program.call("setns", self.network, c.CLONE_NEWNET)
-        rootfs.write_entry(program, root, plan, readonly)
-        program.step("setting the host name")
-        program.call("sethostname", hostname, len(os.fsencode(hostname)))
-        program.step("closing descriptors")
-        program.call("close_range", 3, _LAST_DESCRIPTOR, 0)
-        program.step(CHANGING_DIRECTORY)
-        program.call("chdir", cwd)
-        capabilities.write_keep_only(program, kept)
-        program.step(EXECUTING)
-        variables = tuple(f"{name}={value}" for name, value in env.items())
-        # execve(2) does not search; where a candidate is not there, or may not be executed, the next one is tried.
-        candidates = _candidates(args[0], env)
-        for candidate in candidates[:-1]:
-            program.call("execve", candidate, args, variables, may_fail=True)
-        program.call("execve", candidates[-1], args, variables)
+_own_pid_namespace: int | None = None
 
 
 def start(argument: "Any", fds: list[int]) -> Started:
-    """Start the command of `argument` (`Config.message()`) in a new container; return it.
+    """Start the first process of a new container; return it.
 
-    `fds` are its stdout and stderr. Returns when execve(2) has succeeded. `CallFailed` says what did not.
+    `argument` is `(Config.message(), names)`, and `names` say what the descriptors `fds` are: "stdin", "stdout",
+    "stderr"; "console", a socket for the terminal; "cgroup_fd", the folder of its control group; "net", "ipc", "uts",
+    "pid", "cgroup": namespaces to join; "start": a pipe, and then the process waits on it before it executes the
+    command. Otherwise this returns when execve(2) has succeeded. `CallFailed` says what did not.
     """
-    network = zygote.ready_networks.take() if zygote.ready_networks else None
+    message, names = argument
+    network = None
+    if not {"net"} & {*names, *message["shared"]} and message["network"] != "host" and not message["uid_map"]:
+        network = zygote.ready_networks.take() if zygote.ready_networks else None
     try:
-        written = _written_for(argument, network is None)
-        flags = NAMESPACES | (c.CLONE_NEWNET if network is None else 0)
-        parameters = [*zip(written.output, fds, strict=True), (written.network, network or 0)]
-        try:
-            # PID 1 of a PID namespace takes all of its processes along, so nothing of its session can be left.
-            return Started(*written.program.spawn(flags, parameters), leaves_orphans=False)
-        except CallFailed as failed:
-            raise _most_telling(written.program, failed) from None
+        if network is not None:
+            names, fds = (*names, "net"), [*fds, network]
+        # PID 1 of a PID namespace takes all of its processes along, so nothing of its session can be left.
+        alone = "pid" not in (*names, *message["shared"])
+        return _launch(steps.first_process, message, names, fds, leaves_orphans=not alone)
     finally:
         if network is not None:
             os.close(network)
 
 
-def _written_for(message: "tuple[Any, ...]", own_network: bool) -> Written:
+def join(argument: "Any", fds: list[int]) -> Started:
+    """Start a further process in a running container; return it. As `start`, with the container's pidfd "container"."""
+    message, names = argument
+    container = fds[names.index("container")]
+    return _launch(steps.further_process, message, (*names, "pid"), [*fds, container], leaves_orphans=False)
+
+
+def _launch(
+    write: "Callable[[Any, tuple[str, ...]], Written]",
+    message: "Any",
+    names: "tuple[str, ...]",
+    fds: list[int],
+    leaves_orphans: bool,
+) -> Started:
+    written = _written_for(write, message, names)
+    given = dict(zip(names, fds, strict=True))
+    # These are the zygote's own for as long as it lives, so no descriptor is overwritten when its copy goes there.
+    assert min(given.values(), default=steps.START_FD + 1) > steps.START_FD
+    parameters = [(written.parameters[name], fd) for name, fd in given.items()]
+    try:
+        with _PidNamespace(given.get("pid")):
+            if not written.waits:
+                pid, pidfd = written.program.spawn(written.flags, parameters, given.get("cgroup_fd"))
+                return Started(pid, pidfd, leaves_orphans)
+            return _Waiting(written, parameters, given.get("cgroup_fd")).go(leaves_orphans)
+    except CallFailed as failed:
+        raise _most_telling(written.program, failed) from None
+
+
+class _PidNamespace:
+    """Children begun within are born in the PID namespace that a descriptor refers to (a pidfd, or of the namespace).
+
+    setns(2) moves no process into another PID namespace, but decides where its children are; back is always allowed.
+    """
+
+    def __init__(self, fd: int | None) -> None:
+        self.fd = fd
+
+    def __enter__(self) -> None:
+        global _own_pid_namespace
+        if self.fd is not None:
+            if _own_pid_namespace is None:
+                _own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.setns(self.fd, c.CLONE_NEWPID)
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd is not None:
+            assert _own_pid_namespace is not None
+            syscalls.setns(_own_pid_namespace, c.CLONE_NEWPID)
+
+
+class _Waiting:
+    """A child that runs beside the zygote, and waits for it."""
+
+    def __init__(self, written: Written, parameters: "list[tuple[Any, int]]", cgroup_fd: int | None) -> None:
+        self.written = written
+        self.sync, sync = socket.socketpair()
+        self.status, status = os.pipe2(os.O_CLOEXEC)
+        try:
+            parameters = [
+                *parameters,
+                (written.parameters["sync"], sync.fileno()),
+                (written.parameters["status"], status),
+            ]
+            self.pid, self.pidfd = written.program.begin(written.flags, parameters, cgroup_fd)
+        except BaseException:
+            os.close(self.status)
+            self.sync.close()
+            raise
+        finally:
+            sync.close()
+            os.close(status)
+
+    def go(self, leaves_orphans: bool) -> Started:
+        """Do the parent's part; return the child once it has executed its command, or waits to be started."""
+        message = self.written.message
+        try:
+            if message["uid_map"]:
+                maps = idmap.IdMap.parse(message["uid_map"]), idmap.IdMap.parse(message["gid_map"])
+                idmap.write(self.pid, *maps)
+            self._send(copied_mounts(self.pid, self.written.sources))
+            created = os.read(self.status, 1) == b"c"
+            if failed := self.written.program.failure():
+                raise failed
+        except BaseException:
+            os.close(self.status)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            os.close(self.pidfd)
+            raise
+        finally:
+            self.sync.close()
+        if created:
+            return Started(self.pid, self.pidfd, leaves_orphans, (self.status,))
+        os.close(self.status)
+        return Started(self.pid, self.pidfd, leaves_orphans)
+
+    def _send(self, mounts: list[int]) -> None:
+        try:
+            for fd in mounts or [None]:  # type: ignore[list-item]
+                messages.send(self.sync, [b"g"], [] if fd is None else [fd], socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the child has ended, and the status pipe tells
+        finally:
+            for fd in mounts:
+                os.close(fd)
+
+
+def copied_mounts(pid: int, sources: "list[tuple[str, bool, bool]]") -> list[int]:
+    """Detached copies of mounts, for process `pid`: by the path, with all that is mounted below it or not, and with
+    their owners shifted by the user namespace of the process or not. mount_setattr(2): MOUNT_ATTR_IDMAP.
+    """
+    made: list[int] = []
+    user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for path, recursive, shifted in sources:
+            deep = c.AT_RECURSIVE if recursive else 0
+            made.append(syscalls.open_tree(c.AT_FDCWD, path, c.OPEN_TREE_CLONE | deep))
+            if shifted:
+                _shift(made[-1], path, deep, user)
+    except BaseException:
+        for fd in made:
+            os.close(fd)
+        raise
+    finally:
+        os.close(user)
+    return made
+
+
+def _shift(mount: int, path: str, deep: int, user: int) -> None:
+    try:
+        syscalls.mount_setattr(mount, "", c.AT_EMPTY_PATH | deep, attr_set=c.MOUNT_ATTR_IDMAP, userns_fd=user)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EPERM):
+            error.add_note(
+                f"The owners of {path} cannot be shifted: that takes root on the real machine, and a file system that "
+                "can. Without idmap its files belong to whom they belong."
+            )
+        raise
+
+
+def _written_for(
+    write: "Callable[[Any, tuple[str, ...]], Written]", message: "Any", names: "tuple[str, ...]"
+) -> Written:
     """The program for `message`, written now or kept from the last time the same was asked for."""
-    key = marshal.dumps((message, own_network))
+    if "start" in names:
+        return write(message, names)  # its child needs it until it is started
+    key = marshal.dumps((write.__name__, message, names))
     written = _written.get(key)
     if written is None:
         if len(_written) >= _KEPT_PROGRAMS:
             del _written[next(iter(_written))]  # the oldest
-        written = _written[key] = Written(message, own_network)
+        written = _written[key] = write(message, names)
     return written
-
-
-def _candidates(command: str, env: dict[str, str]) -> list[str]:
-    """Where the command may be: itself, if it has a slash, else in each folder of the container's own PATH."""
-    if "/" in command:
-        return [command]
-    return [f"{folder or '.'}/{command}" for folder in env.get("PATH", os.defpath).split(":")]
 
 
 def _most_telling(program: Program, failed: CallFailed) -> CallFailed:
     """Of several execve calls that failed, one that found something (EACCES, say) tells more than a last ENOENT."""
     if failed.call.name == "execve":
         for call, result in program.results():
-            if call.name == "execve" and -result not in (2, 20):  # ENOENT, ENOTDIR
+            if call.name == "execve" and -result not in (errno.ENOENT, errno.ENOTDIR):
                 return CallFailed(-result, call)
     return failed
 
 
-def _write_loopback(program: Program) -> None:
-    program.step("bringing up the loopback interface")
-    fd = program.call("socket", 2, 2 | os.O_CLOEXEC, 0, returns="socket")  # AF_INET, SOCK_DGRAM
-    program.call("ioctl", fd, 0x8914, struct.pack("=16sh22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+def errnos(message: bytes) -> list[int]:
+    """What a created child has written that could not execute its command: an errno for each place it looked at."""
+    return [-number for number in struct.unpack(f"={len(message) // 8}q", message)]

@@ -17,6 +17,7 @@ def _which(program: str) -> str | None:
 # Debian packages that labs need, and how to see that one is there.
 PACKAGES: dict[str, Callable[[], bool]] = {
     "uidmap": lambda: shutil.which("newuidmap") is not None,
+    "tini": lambda: _which("tini-static") is not None,
     "iproute2": lambda: _which("ip") is not None,
 }
 # What the tests use besides.

@@ -146,7 +146,7 @@ def test_what_tells_of_the_machine_is_hidden(busybox: Path, path: str) -> None:
     if not Path(f"/{path}").exists():
         machine_cannot(f"show /{path}: its kernel has none")
     shown = run(["sh", "-c", f"cat /{path} 2>/dev/null || ls -A /{path}"], capture=True)
-    assert shown == (0, "", "")
+    assert shown[:3] == (0, "", "")
 
 
 @pytest.mark.parametrize(
