@@ -89,6 +89,9 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+# linux/seccomp.h
+SECCOMP_SET_MODE_FILTER = 1
+
 # linux/close_range.h
 CLOSE_RANGE_CLOEXEC = 4
 

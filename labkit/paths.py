@@ -21,5 +21,10 @@ def state() -> "Path":
     """
     from pathlib import Path
 
-    override = os.environ.get("LABKIT_STATE")
-    return Path(override) if override else checkout() / ".lab"
+    return Path(state_folder())
+
+
+def state_folder() -> str:
+    """The same as text, for the path that starts containers."""
+    checkout = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    return os.environ.get("LABKIT_STATE") or os.path.join(checkout, ".lab")

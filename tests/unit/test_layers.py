@@ -28,6 +28,11 @@ LAYERS = [
         "cgroups",
         "cgroup_stats",
         "limits",
+        "bpf",
+        "libseccomp",
+        "seccomp",
+        "seccomp_default",
+        "seccomp_profile",
     },
     {"container"},
     {"vm"},
@@ -65,6 +70,11 @@ WITHIN = {
     "changeset": {"layers"},
     "rootfs": {"mounts"},
     "capabilities": set[str](),
+    "bpf": set[str](),
+    "libseccomp": set[str](),
+    "seccomp": {"bpf", "libseccomp", "seccomp_default", "seccomp_profile"},
+    "seccomp_default": {"seccomp_profile"},
+    "seccomp_profile": {"libseccomp"},
 }
 
 
