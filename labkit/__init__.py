@@ -10,7 +10,7 @@ is called for, never at import. Imports point only downwards::
     seccomp seccomp_profile seccomp_default libseccomp bpf
     process output child host hostgroup zygote ready idmap   the process boundary
     program layout loop syscalls constants errors messages   the kernel boundary
-    procfs paths cgroup_errors
+    procfs paths cgroup_errors privilege_errors
 """
 
 __version__ = "0.1.0"

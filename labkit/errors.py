@@ -19,6 +19,7 @@ import os
 from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOSPC, ENOSYS, ENOTDIR, EPERM, errorcode
 
 from labkit import constants as c
+from labkit import privilege_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def explain(call: str, number: int, arguments: tuple[object, ...] = ()) -> str |
     """The likely cause of `call` failing with `number` in this process, as sentences; None where none is known."""
     if number == ENOSYS:
         return f"This kernel ({os.uname().release}) has no {call}, or a seccomp filter hides it."
-    cause = _CAUSES.get((call, number))
+    cause = _CAUSES.get((call, number)) or privilege_errors.CAUSES.get((call, number))
     return cause(arguments) if cause else None
 
 
@@ -125,28 +126,6 @@ def _unshare_einval(arguments: tuple[object, ...]) -> str | None:
     return "A flag is not one that unshare(2) knows on this kernel."
 
 
-def _no_capability(capability: str, doing: str) -> str:
-    uid = os.geteuid()
-    with open("/proc/self/ns/user", "rb") as namespace:
-        inode = os.fstat(namespace.fileno()).st_ino
-    return (
-        f"{doing} takes {capability} in the user namespace that owns what is changed. This process has uid {uid} in "
-        f"user:[{inode}]" + (" and lacks it." if uid else ", and root there is not root over that one.")
-    )
-
-
-def _unshare_eperm(arguments: tuple[object, ...]) -> str:
-    flags = arguments[0] if arguments and isinstance(arguments[0], int) else 0
-    if flags & c.CLONE_NEWUSER:
-        restricted = _read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
-        return (
-            "This machine does not let ordinary users make user namespaces"
-            + (" (AppArmor: kernel.apparmor_restrict_unprivileged_userns is 1)." if restricted else ".")
-            + " `./lab doctor` says what restricts them."
-        )
-    return _no_capability("CAP_SYS_ADMIN", "Making a namespace other than a user namespace")
-
-
 def _unshare_enospc(arguments: tuple[object, ...]) -> str:
     return "A limit on the number of namespaces is reached: see /proc/sys/user/max_*_namespaces, or 32 levels deep."
 
@@ -157,7 +136,7 @@ def _mount_eperm(arguments: tuple[object, ...]) -> str:
             "Mounting a procfs takes CAP_SYS_ADMIN over the PID namespace it shows, and, in a user namespace, a /proc "
             "that nothing is mounted over (an outer container often masks parts of it)."
         )
-    return _no_capability("CAP_SYS_ADMIN", "Mounting")
+    return privilege_errors.no_capability("CAP_SYS_ADMIN", "Mounting")
 
 
 def _new_filesystem_eperm(arguments: tuple[object, ...]) -> str:
@@ -292,23 +271,11 @@ def _is_mount_point(path: str) -> bool:
     return any(mount.mount_point == os.path.realpath(path) for mount in procfs.mountinfo())
 
 
-def _read(path: str) -> str | None:
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except OSError:
-        return None
-
-
 _CAUSES: "dict[tuple[str, int], Callable[[tuple[object, ...]], str | None]]" = {
     ("unshare", EINVAL): _unshare_einval,
-    ("unshare", EPERM): _unshare_eperm,
     ("unshare", ENOSPC): _unshare_enospc,
-    ("clone3", EPERM): _unshare_eperm,
     ("clone3", ENOSPC): _unshare_enospc,
     ("setns", EINVAL): _setns_einval,
-    ("setns", EPERM): lambda _: _no_capability("CAP_SYS_ADMIN", "Joining a namespace"),
-    ("sethostname", EPERM): lambda _: _no_capability("CAP_SYS_ADMIN", "Changing the host name"),
     ("sethostname", EINVAL): _sethostname_einval,
     ("mount", EPERM): _mount_eperm,
     ("mount", EINVAL): _mount_einval,
@@ -321,11 +288,9 @@ _CAUSES: "dict[tuple[str, int], Callable[[tuple[object, ...]], str | None]]" = {
     ("fsmount", EPERM): _new_filesystem_eperm,
     ("umount2", EINVAL): _umount_einval,
     ("umount2", EBUSY): _umount_ebusy,
-    ("umount2", EPERM): lambda _: _no_capability("CAP_SYS_ADMIN", "Unmounting"),
     ("pivot_root", EINVAL): _pivot_root_einval,
     ("pivot_root", EBUSY): _pivot_root_ebusy,
     ("pivot_root", ENOTDIR): _notdir,
-    ("pivot_root", EPERM): lambda _: _no_capability("CAP_SYS_ADMIN", "Changing the root mount"),
 }
 
 

@@ -5,8 +5,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-
-import pytest
+from typing import TypeVar
 
 from labkit import bpf, capabilities, libseccomp, seccomp, syscalls
 from labkit import constants as c
@@ -22,10 +21,13 @@ def numbers() -> dict[str, int]:
     return {name: number for number, name in libseccomp.known(libseccomp.native()).items()}
 
 
-def filtered(code: bytes, fn: Callable[[], object]) -> object:
+T = TypeVar("T")
+
+
+def filtered(code: bytes, fn: Callable[[], T]) -> T:
     """What `fn` returns in a child that has given up all capabilities and is under the filter `code`."""
 
-    def body() -> object:
+    def body() -> T:
         capabilities.keep_only(0)
         seccomp.load(code)
         return fn()
@@ -42,6 +44,10 @@ def test_every_call_that_the_default_refuses_is_refused() -> None:
     code = seccomp.compile_profile(DEFAULT)
     decided = {number: bpf.decision(bpf.run(code, number, libseccomp.native())) for number in range(1024)}
     expected = {number: decision.split()[1] for number, decision in decided.items() if decision != "allow"}
+    # uretprobe and uprobe of amd64, since Linux 6.14 and 6.18: the kernel calls itself by them, past every filter, and
+    # kills who does so otherwise.
+    for number in (335, 336):
+        expected.pop(number, None)
     assert len(expected) > 500
     # Their arguments are zeros and there are no capabilities: should the filter not hold, no harm is done.
     found = filtered(code, lambda: {number: answer(number) for number in expected})
@@ -50,7 +56,8 @@ def test_every_call_that_the_default_refuses_is_refused() -> None:
 
 def test_the_refusals_have_their_names() -> None:
     number = numbers()
-    refused = "mount umount2 unshare setns keyctl add_key bpf perf_event_open open_tree fsopen kexec_load".split()
+    refused = ["mount", "umount2", "unshare", "setns", "keyctl", "add_key", "bpf", "perf_event_open"]
+    refused += ["open_tree", "fsopen", "kexec_load"]
 
     def body() -> dict[str, str]:
         found = {name: answer(number[name]) for name in refused}
@@ -122,7 +129,7 @@ def test_children_and_what_they_execute_are_under_it_too() -> None:
         done = subprocess.run(["uname"], capture_output=True, text=True, env={"LC_ALL": "C"})
         return done.returncode, done.stderr
 
-    status, said = filtered(code, body)  # type: ignore[misc]
+    status, said = filtered(code, body)
     assert status == 1
     assert os.strerror(errno.EXDEV) in said
 
@@ -155,9 +162,7 @@ def test_a_filter_by_hand_decides_in_the_kernel_as_on_paper() -> None:
 
 
 def test_a_process_that_is_killed_is_killed_whole() -> None:
-    code = seccomp.compile_profile(
-        Profile("SCMP_ACT_ALLOW", syscalls=[Rule(["getppid"], "SCMP_ACT_KILL_PROCESS")])
-    )
+    code = seccomp.compile_profile(Profile("SCMP_ACT_ALLOW", syscalls=[Rule(["getppid"], "SCMP_ACT_KILL_PROCESS")]))
 
     def body() -> int:
         pid = os.fork()

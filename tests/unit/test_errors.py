@@ -18,6 +18,11 @@ def test_os_error_is_the_subclass_of_its_errno_and_shows_the_call() -> None:
     [
         ("unshare", errno.EPERM, (c.CLONE_NEWUTS,), "CAP_SYS_ADMIN"),
         ("unshare", errno.EPERM, (c.CLONE_NEWUSER,), "user namespaces"),
+        ("capset", errno.EPERM, (), "never taken"),
+        ("prctl", errno.EPERM, (c.PR_CAPBSET_DROP, 5), "CAP_SETPCAP"),
+        ("prctl", errno.EPERM, (c.PR_CAP_AMBIENT, 2, 5), "inheritable"),
+        ("seccomp", errno.EACCES, (), "no_new_privs"),
+        ("seccomp", errno.EINVAL, (), "4096"),
         ("unshare", errno.ENOSPC, (c.CLONE_NEWUTS,), "max_"),
         ("pivot_root", errno.EINVAL, ("/usr/bin/", "/usr/bin"), "not a mount point"),
         ("pivot_root", errno.EINVAL, ("/", "/"), "already"),

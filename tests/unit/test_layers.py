@@ -13,7 +13,19 @@ PACKAGE = ROOT / "labkit"
 
 # A module may import its own layer's "may also" and every layer before it.
 LAYERS = [
-    {"cgroup_errors", "constants", "errors", "messages", "paths", "procfs", "syscalls", "layout", "loop", "program"},
+    {
+        "cgroup_errors",
+        "privilege_errors",
+        "constants",
+        "errors",
+        "messages",
+        "paths",
+        "procfs",
+        "syscalls",
+        "layout",
+        "loop",
+        "program",
+    },
     {"hostgroup", "idmap", "ready", "zygote", "child", "host", "output", "process"},
     {
         "namespaces",
@@ -40,7 +52,8 @@ LAYERS = [
 ]
 # Siblings of one layer that may import each other, because one is made of the other.
 WITHIN = {
-    "errors": {"constants", "procfs"},
+    "errors": {"constants", "privilege_errors", "procfs"},
+    "privilege_errors": {"constants"},
     "syscalls": {"constants", "errors"},
     "layout": {"constants"},
     "loop": {"syscalls"},
