@@ -21,7 +21,8 @@ def state() -> "Path":
     """
     from pathlib import Path
 
-    return Path(state_folder())
+    override = os.environ.get("LABKIT_STATE")
+    return Path(override) if override else checkout() / ".lab"
 
 
 def state_folder() -> str:
