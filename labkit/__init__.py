@@ -8,6 +8,7 @@ is called for, never at import. Imports point only downwards::
     namespaces rootfs mounts binds places overlay            the mechanisms    vm/         microVMs, beside them
     layers changeset capabilities cgroups cgroup_stats limits
     seccomp seccomp_profile seccomp_default libseccomp bpf
+    network ports relay netlink nftables addresses nameservice
     process output child host hostgroup zygote ready idmap   the process boundary
     program layout loop syscalls constants errors messages   the kernel boundary
     procfs paths cgroup_errors privilege_errors

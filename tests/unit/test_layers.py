@@ -45,6 +45,13 @@ LAYERS = [
         "seccomp",
         "seccomp_default",
         "seccomp_profile",
+        "addresses",
+        "nameservice",
+        "nftables",
+        "netlink",
+        "relay",
+        "ports",
+        "network",
     },
     {"container"},
     {"vm"},
@@ -88,6 +95,13 @@ WITHIN = {
     "seccomp": {"bpf", "libseccomp", "seccomp_default", "seccomp_profile"},
     "seccomp_default": {"seccomp_profile"},
     "seccomp_profile": {"libseccomp"},
+    "addresses": set[str](),
+    "nameservice": set[str](),
+    "nftables": set[str](),
+    "netlink": {"nftables"},
+    "relay": set[str](),
+    "ports": {"addresses"},
+    "network": {"addresses", "nameservice", "netlink", "ports"},
 }
 
 

@@ -1,0 +1,49 @@
+"""How endpoints find each other by name: one /etc/hosts for a network, shared by all of its containers.
+
+The file is bind-mounted into containers, and a bind mount holds on to the very file: writing a new one aside and
+renaming it, as one would do for safety, would leave containers with the old one for ever. So it is rewritten in place.
+Sources: hosts(5), resolv.conf(5).
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+
+_ALWAYS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_RESOLV_CONF = "# No name server: the names of this network are in /etc/hosts.\n"
+
+
+class Names:
+    """The files of one network, in a folder of their own that goes with it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="labkit-net-")
+        self.hosts = os.path.join(self._folder.name, "hosts")
+        self.resolv_conf = os.path.join(self._folder.name, "resolv.conf")
+        for path, text in ((self.hosts, _ALWAYS), (self.resolv_conf, _RESOLV_CONF)):
+            with open(path, "w") as file:
+                file.write(text)
+            os.chmod(path, 0o644)  # whoever the container's program runs as reads them, whatever the umask
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Where each belongs in a container, and where it is."""
+        return {"etc/hosts": self.hosts, "etc/resolv.conf": self.resolv_conf}
+
+    def write(self, known: Iterable[tuple[str, IPv4Address]]) -> None:
+        """Make `known` the names that are found, beside localhost.
+
+        At no moment does a reader find half a line: what is longer than the new text is blank lines before it is cut.
+        """
+        text = (_ALWAYS + "".join(f"{address}\t{name}\n" for name, address in known)).encode()
+        fd = os.open(self.hosts, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, text.ljust(os.fstat(fd).st_size, b"\n"), 0)
+            os.ftruncate(fd, len(text))
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Remove them. Containers that still run keep what they have."""
+        self._folder.cleanup()
