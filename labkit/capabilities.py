@@ -3,8 +3,10 @@
 Sources: capabilities(7), linux/capability.h; the default set is Docker's.
 """
 
+from collections import namedtuple
+
 from labkit import constants as c
-from labkit import syscalls
+from labkit import procfs, syscalls
 from labkit.errors import InvalidConfig
 from labkit.program import Program
 
@@ -34,6 +36,67 @@ def mask(names: "tuple[str, ...]") -> int:
             raise InvalidConfig(f"there is no capability called {name!r}; capabilities(7) lists them")
         bits |= 1 << NAMES.index(short)
     return bits
+
+
+def names(mask: int) -> tuple[str, ...]:
+    """The names of the capabilities in a bit mask, in the order of their numbers."""
+    numbers = (number for number in range(mask.bit_length()) if mask >> number & 1)
+    return tuple(NAMES[number] if number < len(NAMES) else str(number) for number in numbers)
+
+
+class Sets(namedtuple("Sets", "effective permitted inheritable bounding ambient")):
+    """The five sets of a thread, each as names. capabilities(7):
+
+    - effective: what the kernel looks at when it is asked for something;
+    - permitted: what the thread may make effective; given up from here, it is gone;
+    - inheritable: what a program that names it in its file keeps when executed;
+    - bounding: what a program that is executed can get at most, from its file or from being root;
+    - ambient: what an ordinary program keeps when executed.
+    """
+
+    __slots__ = ()
+
+
+_STATUS = ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")
+
+
+def of(pid: int | str) -> Sets:
+    """The sets of process `pid` (of its main thread), from /proc/PID/status."""
+    status = procfs.status(pid)
+    return Sets(*(names(int(status[key], 16)) for key in _STATUS))
+
+
+def assign(
+    *,
+    effective: "tuple[str, ...] | None" = None,
+    permitted: "tuple[str, ...] | None" = None,
+    inheritable: "tuple[str, ...] | None" = None,
+    bounding: "tuple[str, ...] | None" = None,
+    ambient: "tuple[str, ...] | None" = None,
+) -> None:
+    """Set the sets of the calling thread, by names; one that is not given stays as it is, as far as it can.
+
+    Bounding comes first, since dropping from it takes SETPCAP; ambient last, since it must be permitted and inheritable
+    by then. `InvalidConfig`: an unknown name, or bounding is to grow. `PermissionError`: what is permitted would grow,
+    or a set holds what the other that it depends on does not.
+    """
+    now = of("self")
+    if bounding is not None:
+        kept = mask(bounding)
+        if grown := names(kept & ~mask(now.bounding)):
+            raise InvalidConfig(f"the bounding set never grows, and {', '.join(grown)} is not in it")
+        for name in now.bounding:
+            if not kept & mask((name,)):
+                syscalls.prctl(c.PR_CAPBSET_DROP, NAMES.index(name))
+    if ambient is not None or permitted is not None or inheritable is not None:
+        syscalls.prctl(c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_CLEAR_ALL)
+    new_permitted = mask(now.permitted if permitted is None else permitted)
+    new_effective = mask(now.effective) & new_permitted if effective is None else mask(effective)
+    new_inheritable = mask(now.inheritable if inheritable is None else inheritable)
+    syscalls.capset(new_effective, new_permitted, new_inheritable)
+    wanted = mask(now.ambient) & new_permitted & new_inheritable if ambient is None else mask(ambient)
+    for name in names(wanted):
+        syscalls.prctl(c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_RAISE, NAMES.index(name))
 
 
 _bounding_set: list[int] | None = None

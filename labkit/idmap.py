@@ -178,13 +178,13 @@ def _rooted(own: int, ranges: list[tuple[int, int]]) -> IdMap:
 
 
 def write(pid: int, uids: IdMap, gids: IdMap) -> None:
-    """Write the maps of the new user namespace that process `pid`, a child or another process of ours, is in.
+    """Write the maps of the new user namespace that process `pid`, a child, the caller or its like, is in.
 
     Directly where the caller may, with newuidmap(1) and newgidmap(1) where it is more than an ordinary user may.
     `Unsupported`: those are not installed. `LabkitError`: they refuse. `PermissionError`: the kernel does.
     """
-    own = uids == IdMap.one(os.geteuid(), uids[0][0]) and gids == IdMap.one(os.getegid(), gids[0][0])
-    if _may_map_all():
+    own = len(uids) == len(gids) == uids[0][2] == gids[0][2] == 1
+    if _may_map_all() and not _in_it(pid):
         _write(pid, "uid_map", str(uids))
         _write(pid, "gid_map", str(gids))
     elif own:
@@ -212,6 +212,11 @@ def write_for_user(pid: int) -> None:
             _write(pid, "gid_map", str(IdMap.one(os.getegid())))
         if not _read(pid, "uid_map"):
             _write(pid, "uid_map", str(IdMap.one(os.geteuid())))
+
+
+def _in_it(pid: int) -> bool:
+    """Whether the caller is in that namespace itself: all that it may there counts for nothing in the parent."""
+    return os.stat(f"/proc/{pid}/ns/user").st_ino == os.stat("/proc/self/ns/user").st_ino
 
 
 def _may_map_all() -> bool:

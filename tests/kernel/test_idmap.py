@@ -126,6 +126,17 @@ def test_one_may_always_map_oneself(unmapped: int) -> None:
     assert idmap.of(unmapped) == (uids, gids)
 
 
+def test_one_may_map_oneself_from_inside() -> None:
+    def body() -> tuple[int, list[list[tuple[int, int, int]]]]:
+        uids, gids = IdMap.one(os.geteuid()), IdMap.one(os.getegid())
+        syscalls.unshare(c.CLONE_NEWUSER)
+        idmap.write(os.getpid(), uids, gids)
+        return os.getuid(), [list(map_) for map_ in idmap.of("self")]
+
+    uid, (uids, gids) = run_in_child(body)
+    assert (uid, len(uids), len(gids)) == (0, 1, 1)
+
+
 def test_a_map_is_written_once(unmapped: int) -> None:
     idmap.write_for_user(unmapped)
     with pytest.raises(PermissionError) as refused:
