@@ -9,9 +9,9 @@ is called for, never at import. Imports point only downwards::
     layers changeset capabilities cgroups cgroup_stats limits
     seccomp seccomp_profile seccomp_default libseccomp bpf
     network ports relay netlink nftables addresses nameservice
-    process output child host hostgroup zygote ready idmap   the process boundary
+    process held output child host hostgroup zygote ready    the process boundary
     program layout loop syscalls constants errors messages   the kernel boundary
-    procfs paths cgroup_errors privilege_errors
+    idmap descriptors procfs paths cgroup_errors privilege_errors
 """
 
 __version__ = "0.1.0"

@@ -15,6 +15,7 @@ lies there.
 import gc
 import os
 import pickle
+import signal
 import socket
 import struct
 import sys
@@ -22,7 +23,8 @@ import traceback
 
 import cloudpickle
 
-from labkit import syscalls
+from labkit import constants as c
+from labkit import descriptors, syscalls
 from labkit.zygote import Started, plain_signals_in_child
 
 TYPE_CHECKING = False
@@ -41,11 +43,12 @@ def start(argument: object, fds: list[int]) -> Started:
 
     `argument` is `(path, cwd, environ)`: the caller's, so that the child imports and finds what the caller would.
     """
+    zygote_pid = os.getpid()
     pid = os.fork()
     if pid:
         return Started(pid, os.pidfd_open(pid))
     try:
-        _serve(argument, *fds)
+        _serve(zygote_pid, argument, *fds)
     except BaseException:
         traceback.print_exc()  # no function of the caller's has run yet, so this is a fault of ours
     finally:
@@ -53,8 +56,13 @@ def start(argument: object, fds: list[int]) -> Started:
         os._exit(1)
 
 
-def _serve(argument: "Any", calls_fd: int, stdout: int, stderr: int) -> "NoReturn":
+def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr: int) -> "NoReturn":
+    # Should the zygote be killed, this goes too, even if it executes a program: nothing waits for the keeper to see it.
+    syscalls.prctl(c.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != zygote_pid:
+        os._exit(1)  # killed just before
     plain_signals_in_child()
+    descriptors.restore()
     gc.enable()
     os.setsid()
     os.dup2(stdout, 1)

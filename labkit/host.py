@@ -8,6 +8,7 @@ so ending that is a complete clean-up.
 """
 
 import atexit
+import errno
 import fcntl
 import marshal
 import os
@@ -20,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit import hostgroup, idmap, messages, procfs, zygote
+from labkit import descriptors, hostgroup, idmap, messages, procfs, zygote
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
@@ -33,6 +34,7 @@ class LabHost:
         """Start one. `Unsupported`: this machine does not let this user make the namespaces."""
         self.owner = os.getpid()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sending = threading.Lock()
         python_fd = _sealed_python()
         with theirs:
             # -I -S -E: nothing of the environment decides what this process imports; paths follow in a message.
@@ -47,7 +49,7 @@ class LabHost:
             )
         os.close(python_fd)
         with suppress(BrokenPipeError):
-            self._control.send(marshal.dumps(absolute_import_path()))
+            self._control.send(marshal.dumps((absolute_import_path(), descriptors.limit())))
         kind, *rest = self._hear()
         if kind == "map":
             self._map_ids()
@@ -88,26 +90,34 @@ class LabHost:
         """Whether it still runs."""
         return self._process.poll() is None
 
-    def request(self, start: str, argument: Any, descriptors: list[int]) -> "Started":
-        """Have the zygote call `start`, a "module:function" that forks, with `argument` and copies of `descriptors`.
+    def request(self, start: str, argument: Any, fds: list[int]) -> "Started":
+        """Have the zygote call `start`, a "module:function" that forks, with `argument` and copies of `fds`.
 
-        `argument` is made of plain values (what marshal takes). Raises `ChildNotStarted` where `start` raised.
+        `argument` is made of plain values (what marshal takes). Raises `ChildNotStarted` where `start` raised. Several
+        threads may do so at once: each has a reply socket of its own, and a request is one message.
         """
         reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
+                descriptors.make_room(theirs.fileno())
                 message = marshal.dumps((start, argument))
                 if len(message) > zygote.REQUEST_BYTES:
                     raise LabkitError(
                         f"a request of {len(message)} bytes is too large (at most {zygote.REQUEST_BYTES})"
                     )
                 try:
-                    messages.send(self._control, [message], [theirs.fileno(), *descriptors], socket.MSG_NOSIGNAL)
+                    # Under a lock with `end`: once that has closed the socket, its number may be another file's.
+                    with self._sending:
+                        messages.send(self._control, [message], [theirs.fileno(), *fds], socket.MSG_NOSIGNAL)
                 except (BrokenPipeError, ConnectionResetError):
                     raise LabkitError(_ENDED) from None
-            data, fds = messages.receive(reply, 65536, 2)
+                except OSError as error:
+                    if error.errno == errno.EBADF and self._control.fileno() < 0:
+                        raise LabkitError(_ENDED) from None
+                    raise
+            data, received = messages.receive(reply, 65536, 2)
             if data[:1] == b"P":
-                return Started(struct.unpack("=i", data[1:])[0], fds[0], reply, fds[1:])
+                return Started(struct.unpack("=i", data[1:])[0], received[0], reply, received[1:])
             if data[:1] == b"F":
                 raise ChildNotStarted(*marshal.loads(data[1:]))
             raise LabkitError(_ENDED)
@@ -117,7 +127,8 @@ class LabHost:
 
     def end(self) -> None:
         """End it and all that runs, is mounted or linked in it; returns when nothing is left."""
-        self._control.close()
+        with self._sending:
+            self._control.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -5,6 +5,8 @@ MSG_CMSG_CLOEXEC would have any effect there.
 """
 
 import array
+import errno
+import os
 import socket
 
 send = socket.send_fds
@@ -13,12 +15,17 @@ send = socket.send_fds
 def receive(sock: socket.socket, size_bytes: int, count: int, flags: int = 0) -> tuple[bytes, list[int]]:
     """The next message, with at most `count` descriptors, each closed on execve; (b"", []) at the end. recvmsg(2).
 
-    `BlockingIOError`: with MSG_DONTWAIT, there is none now.
+    `BlockingIOError`: with MSG_DONTWAIT, there is none now. EMFILE: this process may open no more descriptors; the
+    message is lost then.
     """
     fds = array.array("i")
     space = socket.CMSG_SPACE(count * fds.itemsize)
-    data, ancillary, _, _ = sock.recvmsg(size_bytes, space, flags | socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, received_flags, _ = sock.recvmsg(size_bytes, space, flags | socket.MSG_CMSG_CLOEXEC)
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if received_flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return data, list(fds)

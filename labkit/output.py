@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, Protocol
 
-from labkit import zygote
+from labkit import descriptors, zygote
 
 _PIPE_READ_BYTES = 65536
 
@@ -68,13 +68,14 @@ class Output:
     @contextlib.contextmanager
     def writers(self) -> Iterator[list[int]]:
         """The write ends for stdout and stderr, to be handed to the child; closed on leaving."""
-        ends = []
-        for name in ("stdout", "stderr"):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(reader, False)
-            self._readers[reader] = name
-            ends.append(writer)
+        ends: list[int] = []
         try:
+            for name in ("stdout", "stderr"):
+                reader, writer = os.pipe2(os.O_CLOEXEC)
+                self._readers[reader] = name
+                ends.append(writer)
+                descriptors.make_room(writer)
+                os.set_blocking(reader, False)
             yield ends
         finally:
             for end in ends:

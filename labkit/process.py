@@ -8,24 +8,23 @@ Every child is forked by the lab host's zygote (`labkit.zygote`), never by the c
 Children are held by pidfd, which stays with its process even when the PID is used again.
 """
 
-import contextlib
 import io
 import linecache
 import os
 import pickle
-import signal as signals
 import socket
 from collections import ChainMap
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import cloudpickle
 
 from labkit import child as remote
-from labkit import host, syscalls
+from labkit import host
 from labkit.errors import ChildDied
-from labkit.output import Exit, Output, readable
+from labkit.held import Held
+from labkit.output import Output, readable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,8 +56,11 @@ def spawn(fn: Callable[..., Any], /, *args: Any, wait: bool = True, **kwargs: An
     return child
 
 
-class Child:
-    """A child process on the lab host that calls functions for us until it is killed."""
+class Child(Held):
+    """A child process on the lab host that calls functions for us until it is killed.
+
+    A parked one does not end by itself: `kill` it, or `call` its end. With it goes what it has left in its session.
+    """
 
     def __init__(self) -> None:
         calls, their_calls = socket.socketpair()
@@ -72,11 +74,8 @@ class Child:
             calls.close()
             self.output.close()
             raise
-        self.pid = started.pid  #: as the calling process sees it
-        self.pidfd = started.pidfd
+        super().__init__(started)
         self.value: Any = None  #: what the function given to `spawn` returned
-        self.exit: Exit | None = None
-        self._reply = started.reply
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call another function in this child; return what it returned, or raise what it raised."""
@@ -130,38 +129,9 @@ class Child:
             self.value = value
         return returned or not self.alive
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process has not ended yet."""
-        return self.exit is None and not readable(self.pidfd, 0)
-
-    def signal(self, number: int) -> None:
-        """Send it a signal; none is sent to a process that has ended."""
-        if self.exit is None:
-            with contextlib.suppress(ProcessLookupError):
-                syscalls.pidfd_send_signal(self.pidfd, number)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; return its exit code, or 128 + n where signal n killed it.
-
-        `TimeoutError` after `timeout` seconds. A parked child does not end by itself: kill it, or `call` its end.
-        """
-        if self.exit is None:
-            if not readable(self._reply.fileno(), timeout):
-                raise TimeoutError(f"process {self.pid} has not ended within {timeout} s")
-            self.exit = Exit.receive(self._reply)
-            self._close()
-        return self.exit.code
-
-    def kill(self) -> None:
-        """Kill it, with what it has left in its session, and wait for its end. Twice is as good as once."""
-        self.signal(signals.SIGKILL)
-        self.wait()
-
-    def _close(self) -> None:
+    def _let_go(self) -> None:
         self._calls.close()
-        self._reply.close()
-        os.close(self.pidfd)
+        super()._let_go()
         self.output.close()
 
     def _how_it_went(self) -> str:
@@ -171,17 +141,6 @@ class Child:
             return "is no longer running our code"
         assert self.exit
         return str(self.exit)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def __del__(self) -> None:
-        if getattr(self, "exit", self) is None:
-            with contextlib.suppress(Exception):
-                self._close()  # closing the reply socket has the zygote kill it
 
     def __repr__(self) -> str:
         return f"<Child {self.pid}: {'parked' if self.alive else self.exit or 'ended'}>"

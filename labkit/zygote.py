@@ -31,7 +31,7 @@ import time
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import hostgroup, messages, procfs, ready, syscalls
+from labkit import descriptors, hostgroup, messages, procfs, ready, syscalls
 from labkit.program import CallFailed
 
 TYPE_CHECKING = False
@@ -49,6 +49,7 @@ REQUEST_BYTES = 128 * 1024
 REQUEST_DESCRIPTORS = 24
 EXIT = struct.Struct("=ciQQ")  # b"X", wait status, CPU time in µs, peak memory in KiB
 _CAP_SYS_ADMIN = 1 << 21
+_CHILD_OPENS = 256  # descriptors, more than a container's beginning has open at once
 
 ready_networks: ready.Ready | None = None  # in the zygote itself
 
@@ -62,7 +63,8 @@ def main(control_fd: int) -> "NoReturn":
     caller = syscalls.pidfd_open(os.getppid())
     global _proc
     _proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    sys.path[:] = marshal.loads(control.recv(REQUEST_BYTES))
+    sys.path[:], limit = marshal.loads(control.recv(REQUEST_BYTES))
+    descriptors.raise_limit(limit)
     os.setsid()
     _plain_signals()
     syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
@@ -196,6 +198,7 @@ class Zygote:
         reply_fd, *rest = fds
         reply = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=reply_fd)
         try:
+            descriptors.make_room(reply_fd, _CHILD_OPENS)
             name, argument = marshal.loads(data)
             start = self.starts.get(name)
             if start is None:

@@ -2,16 +2,16 @@
 
 import contextlib
 import os
-import signal as signals
 import socket
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from labkit import host, messages, syscalls
+from labkit import host, messages
 from labkit.container.config import Process
 from labkit.container.failure import start_error
 from labkit.errors import ChildNotStarted
-from labkit.output import Exit, Output, readable
+from labkit.held import Held
+from labkit.output import Output
 
 
 class Completed(NamedTuple):
@@ -23,8 +23,11 @@ class Completed(NamedTuple):
     oom_killed: bool = False  #: whether the kernel killed something in its container for want of memory
 
 
-class Running:
+class Running(Held):
     """A process that has been started. As a context manager it is killed on leaving.
+
+    The first process of a container, as PID 1 of its namespace, ignores every signal it has no handler for, but SIGKILL
+    and SIGSTOP from outside. pid_namespaces(7).
 
     With `capture` its output is kept, else it appears where the caller prints. `stdin` is a descriptor, or bytes; it is
     empty otherwise. With a terminal all three are one, `terminal` is the descriptor of its other end, and what the
@@ -42,7 +45,6 @@ class Running:
         stdin: int | bytes | None,
     ) -> None:
         self.process = process
-        self.exit: Exit | None = None
         self.output = Output(keep=capture)
         self.terminal: int | None = None
         try:
@@ -50,14 +52,12 @@ class Running:
                 given = descriptors | stack.enter_context(self._ends(stdin))
                 started = host.current().request(request, (message, tuple(given)), list(given.values()))
         except ChildNotStarted as error:
-            self._let_go()
+            self._give_back()
             raise start_error(process, error) from None
         except BaseException:
-            self._let_go()
+            self._give_back()
             raise
-        self.pid = started.pid  #: as the caller sees it
-        self.pidfd = started.pidfd
-        self._reply = started.reply
+        super().__init__(started)
         self._descriptors = started.descriptors
 
     @contextlib.contextmanager
@@ -85,46 +85,17 @@ class Running:
                 self.terminal = fds[0]
                 self.output.follow_terminal(os.dup(self.terminal))
 
-    @property
-    def alive(self) -> bool:
-        """Whether it has not ended yet."""
-        return self.exit is None and not readable(self.pidfd, 0)
-
-    def signal(self, number: int) -> None:
-        """Send it a signal.
-
-        The first process of a container, as PID 1 of its namespace, ignores every signal it has no handler for, but
-        SIGKILL and SIGSTOP from outside. pid_namespaces(7).
-        """
-        if self.exit is None:
-            with contextlib.suppress(ProcessLookupError):
-                syscalls.pidfd_send_signal(self.pidfd, number)
-
     def finish(self, timeout: float | None = None) -> Completed:
         """Pass its output on until it ends; `TimeoutError` after `timeout` seconds, and it is killed then."""
-        if self.exit is None and not self.output.pass_on_until(self._reply, timeout=timeout):
-            self.kill()
-            raise TimeoutError(f"the {self.what} did not end within {timeout} s and was killed")
-        code = self.wait()
+        with self._waiting:
+            if self.exit is None and not self._ends_within(timeout):
+                self.kill()
+                raise TimeoutError(f"the {self.what} did not end within {timeout} s and was killed")
+            code = self.wait()
         return Completed(code, self.output.kept("stdout"), self.output.kept("stderr"), self.oom_killed)
 
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; return its exit code, or 128 + n where signal n killed it. `TimeoutError`: not yet."""
-        if self.exit is None:
-            if not self.output.pass_on_until(self._reply, timeout=timeout):
-                raise TimeoutError(f"the {self.what} has not ended within {timeout} s")
-            self.exit = Exit.receive(self._reply)
-            self._reply.close()
-            os.close(self.pidfd)
-            self._let_go()
-        return self.exit.code
-
-    def kill(self) -> None:
-        """Kill it and wait for its end. Twice is as good as once."""
-        self.signal(signals.SIGKILL)
-        self.wait()
-
-    what = "process"
+    def _ends_within(self, timeout: float | None) -> bool:
+        return self.output.pass_on_until(self._reply, timeout=timeout)
 
     @property
     def oom_killed(self) -> bool:
@@ -132,25 +103,16 @@ class Running:
         return False
 
     def _let_go(self) -> None:
-        """Give back what is held for it, once it has ended or could not be started."""
+        super()._let_go()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Close what was opened for it, once it has ended or could not be started."""
         self.output.close()
         for fd in (*getattr(self, "_descriptors", ()), self.terminal):
             if fd is not None:
                 os.close(fd)
         self._descriptors, self.terminal = [], None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-    def __del__(self) -> None:
-        if getattr(self, "exit", self) is None and hasattr(self, "_reply"):
-            with contextlib.suppress(Exception):
-                self._reply.close()  # has the zygote kill it
-                os.close(self.pidfd)
-                self._let_go()
 
     def __repr__(self) -> str:
         state = "running" if self.alive else str(self.exit or "has ended")

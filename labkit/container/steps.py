@@ -24,7 +24,7 @@ import os
 import signal
 import struct
 
-from labkit import capabilities, mounts, rootfs
+from labkit import capabilities, descriptors, mounts, rootfs
 from labkit import constants as c
 from labkit.container import terminal
 from labkit.program import Block, Program, Value
@@ -159,8 +159,12 @@ class Written:
         return int(message["kept"] if not uid else message["ambient"])
 
     def _limit(self) -> None:
+        self.program.step("setting resource limits")
+        # The zygote has raised its own limit on descriptors; this process shall have the caller's. (Only where somebody
+        # has lowered the zygote's meanwhile is that refused.)
+        own = struct.pack("=2Q", *descriptors.limit())
+        self.program.call("prlimit64", 0, descriptors.RLIMIT_NOFILE, own, None, may_fail=True)
         for number, soft, hard in self.message["rlimits"]:
-            self.program.step("setting resource limits")
             self.program.call("prlimit64", 0, number, struct.pack("=2Q", soft, hard), None)
 
     def _filter(self) -> None:

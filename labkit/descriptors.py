@@ -1,0 +1,50 @@
+"""The limit on a process's open descriptors (RLIMIT_NOFILE), out of the way of whoever holds many children.
+
+The soft limit is often 1024, so that programs with select(2) stay within what that can count to; the hard one is where
+the machine draws the line. Each container takes four descriptors of its caller and two of the zygote. So the zygote
+raises its soft limit to the hard one at its start, the caller when it comes near, and every child gets the limit that
+the caller had at first. getrlimit(2).
+"""
+
+import resource
+
+from labkit.errors import LabkitError
+
+RLIMIT_NOFILE = resource.RLIMIT_NOFILE
+RESERVE = 64  # what is left free, for what a start itself opens in a caller
+
+_first: tuple[int, int] | None = None
+
+
+def limit() -> tuple[int, int]:
+    """This process's limit, (soft, hard), as it was before it was raised here."""
+    return _first or resource.getrlimit(RLIMIT_NOFILE)
+
+
+def raise_limit(first: tuple[int, int] | None = None) -> None:
+    """Raise the soft limit to the hard one. `first` is what `limit` shall say from now on."""
+    global _first
+    _first = first or limit()
+    hard = resource.getrlimit(RLIMIT_NOFILE)[1]
+    resource.setrlimit(RLIMIT_NOFILE, (hard, hard))
+
+
+def restore() -> None:
+    """Give this process the limit that it, or the process it was forked from, had at first."""
+    resource.setrlimit(RLIMIT_NOFILE, limit())
+
+
+def make_room(fd: int, reserve: int = RESERVE) -> None:
+    """Raise the limit if fewer than `reserve` descriptors are left: `fd`, opened just now, is the lowest that was free.
+
+    `LabkitError`: the hard limit itself is near.
+    """
+    soft, hard = resource.getrlimit(RLIMIT_NOFILE)
+    if fd < soft - reserve:
+        return
+    if fd >= hard - reserve:
+        raise LabkitError(
+            f"nearly all of the {hard} descriptors that a process may open here are in use (ulimit -Hn), and each "
+            "running container or child takes some: end those that are no longer needed"
+        )
+    raise_limit()
