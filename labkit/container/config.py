@@ -11,6 +11,7 @@ from labkit import capabilities, rootfs
 from labkit.container import checks
 from labkit.errors import InvalidConfig
 from labkit.idmap import IdMap
+from labkit.limits import Limits
 
 if TYPE_CHECKING:
     from labkit.mounts import Step
@@ -88,8 +89,12 @@ class Config(Process):
     `time_offsets` in seconds ("monotonic", "boottime"), and with `uid_mappings` and `gid_mappings`, ranges (inside,
     outside, count). `idmap_root` shows the root's files with their owners shifted alike, where the file system can.
 
-    `network` is "none" (a loopback of its own), "host", or an endpoint of a `labkit.network.Network`. With `init` its
-    PID 1 is a small program that passes signals on and reaps orphans.
+    `network` is "none" (a loopback of its own), "host", or an endpoint of a `labkit.network.Network`.
+
+    `limits` are those of its control group; unless they say otherwise it may have 512 processes. Where the machine has
+    no groups to give, a container runs without, and limits are refused (`Unsupported`).
+
+    With `init` its PID 1 is a small program that passes signals on and reaps orphans.
     """
 
     root: str | os.PathLike[str]
@@ -106,6 +111,7 @@ class Config(Process):
     idmap_root: bool = False
     time_offsets: Mapping[str, int] = field(default_factory=dict)
     network: Any = "none"
+    limits: Limits | None = None
     init: bool = False
 
     def __post_init__(self) -> None:
@@ -122,6 +128,10 @@ class Config(Process):
         elif self.idmap_root:
             raise InvalidConfig("idmap_root shifts owners by the container's user namespace; give its mappings")
         checks.time_offsets(self.time_offsets)
+        if not isinstance(self.limits, Limits | None):
+            raise InvalidConfig(
+                f"limits are Limits(...), such as Limits(memory_max_bytes=64 << 20), not {self.limits!r}"
+            )
         checks.root(os.fspath(self.root))
 
     def message(self) -> dict[str, Any]:

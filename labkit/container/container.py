@@ -3,9 +3,13 @@
 import contextlib
 import os
 import uuid
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+from labkit import cgroups
 from labkit import constants as c
+from labkit.cgroups import Cgroup
 from labkit.container import checks, init, launch
 from labkit.container.config import Config, Process
 from labkit.container.failure import most_telling, start_error
@@ -13,6 +17,7 @@ from labkit.container.running import Running
 from labkit.container.state import State
 from labkit.container.steps import EXECUTING
 from labkit.errors import ChildNotStarted, LabkitError
+from labkit.limits import Limits
 
 #: What a further process joins, as flags of setns(2): all but the PID namespace, in which it is born.
 _JOINED = {
@@ -22,6 +27,9 @@ _JOINED = {
     "net": c.CLONE_NEWNET,
     "cgroup": c.CLONE_NEWCGROUP,
 }
+
+
+PIDS_MAX = 512  # unless another limit is asked for: a fork bomb ends there
 
 
 class Container(Running):
@@ -39,30 +47,27 @@ class Container(Running):
         self.id = uuid.uuid4().hex[:12]
         self.config = config
         self._start: int | None = None
-        self._paused = False
         message = config.message()
         if config.init:
             message["init"] = init.find()
         if config.terminal:
             message["console_node"] = "/dev/console"
-        with contextlib.ExitStack() as stack:
-            descriptors = dict(stack.enter_context(_namespaces(config)))
-            if create:
-                start, self._start = os.pipe2(os.O_CLOEXEC)
-                stack.callback(os.close, start)
-                descriptors["start"] = start
-            try:
-                super().__init__(
-                    config,
-                    "labkit.container.launch:start",
-                    message,
-                    descriptors,
-                    capture=capture,
-                    stdin=stdin,
-                )
-            except BaseException:
-                self._close_start()
-                raise
+        self.group = _group(self.id, config.limits)  #: its control group; None where the machine has none to give
+        self._oom_kills = 0
+        try:
+            with contextlib.ExitStack() as stack:
+                descriptors = dict(stack.enter_context(_namespaces(config)))
+                descriptors |= stack.enter_context(self._born_in())
+                if create:
+                    start, self._start = os.pipe2(os.O_CLOEXEC)
+                    stack.callback(os.close, start)
+                    descriptors["start"] = start
+                request = "labkit.container.launch:start"
+                super().__init__(config, request, message, descriptors, capture=capture, stdin=stdin)
+        except BaseException:
+            self._close_start()
+            self._end_group()
+            raise
 
     @property
     def state(self) -> State:
@@ -71,7 +76,7 @@ class Container(Running):
             return State.STOPPED
         if self._start is not None:
             return State.CREATED
-        return State.PAUSED if self._paused else State.RUNNING
+        return State.PAUSED if self.group and self.group.frozen else State.RUNNING
 
     def start(self) -> None:
         """Have a created container execute its command. `StartError`: it cannot, and the container has ended."""
@@ -110,14 +115,61 @@ class Container(Running):
             "joined": joined | (c.CLONE_NEWUSER if mapped else 0),
             "mapped": mapped,
         }
-        return Running(
-            further,
-            "labkit.container.launch:join",
-            message,
-            {"container": self.pidfd},
-            capture=capture,
-            stdin=stdin,
-        )
+        with self._born_in() as group:
+            descriptors = {"container": self.pidfd} | group
+            return Running(further, "labkit.container.launch:join", message, descriptors, capture=capture, stdin=stdin)
+
+    def pause(self) -> None:
+        """Freeze every process of it; return when none gets the processor any more. `Unsupported`: it has no group."""
+        if not self.state.can_pause:
+            raise LabkitError(f"a container that is {self.state} cannot be paused")
+        self._groups().freeze()
+
+    def resume(self) -> None:
+        """Let the processes of a paused container go on."""
+        if not self.state.can_resume:
+            raise LabkitError(f"a container that is {self.state} cannot be resumed; only a paused one can")
+        self._groups().thaw()
+
+    def kill(self) -> None:
+        """Kill it, every process of it, and wait for its end. Twice is as good as once."""
+        if self.exit is None and self.group:
+            self.group.kill()  # also what shares another PID namespace, or is frozen
+        super().kill()
+
+    @property
+    def oom_killed(self) -> bool:
+        """Whether the kernel has killed a process of it because its memory's limit was reached."""
+        return self._oom_kills > 0 or (self.exit is None and self.group is not None and self._count_oom_kills() > 0)
+
+    def _count_oom_kills(self) -> int:
+        return (self.group.stats().oom_kills or 0) if self.group else 0
+
+    def _groups(self) -> Cgroup:
+        if self.group is None:
+            raise cgroups.unsupported() or LabkitError("this container has no control group")
+        return self.group
+
+    @contextlib.contextmanager
+    def _born_in(self) -> Iterator[dict[str, int]]:
+        """A descriptor of its group for a process to be born in, so that nothing runs uncounted; closed on leaving."""
+        if self.group is None:
+            yield {}
+            return
+        fd = self.group.open()
+        try:
+            yield {"cgroup_fd": fd}
+        finally:
+            os.close(fd)
+
+    def _end_group(self) -> None:
+        if self.group is None:
+            return
+        with contextlib.suppress(FileNotFoundError):  # the lab host was ended, and its groups with it
+            self._oom_kills = self._count_oom_kills()
+            self.group.kill()
+            self.group.remove()
+        self.group = None
 
     def _close_start(self) -> None:
         if self._start is not None:
@@ -126,14 +178,25 @@ class Container(Running):
 
     def _let_go(self) -> None:
         self._close_start()
+        self._end_group()
         super()._let_go()
 
 
 _INHERITED = ("env", "cwd", "user", "groups", "umask", "capabilities", "ambient", "no_new_privileges", "rlimits")
 
 
+def _group(name: str, limits: Limits | None) -> Cgroup | None:
+    """The control group of a container. `Unsupported`: limits were asked for, and there are no groups here."""
+    if lack := cgroups.unsupported():
+        if limits is not None:
+            raise lack
+        return None
+    limits = limits or Limits()
+    return cgroups.create(name, replace(limits, pids_max=PIDS_MAX) if limits.pids_max is None else limits)
+
+
 @contextlib.contextmanager
-def _namespaces(config: Config) -> Any:
+def _namespaces(config: Config) -> Iterator[dict[str, int]]:
     """Descriptors of the namespaces that `config` joins; closed on leaving."""
     with contextlib.ExitStack() as stack:
         found = {}

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from labkit import cgroups, host, namespaces, procfs, rootfs, syscalls
 from labkit import constants as c
-from labkit import host, namespaces, procfs, rootfs, syscalls
 from labkit.container import create, run, start
 from labkit.container.container import Container
 from labkit.container.state import State
-from labkit.errors import CommandNotFound, LabkitError, StartError
+from labkit.errors import CommandNotFound, LabkitError, StartError, Unsupported
+from labkit.limits import Limits
 from labkit.output import readable
 from labkit.process import run_in_child
 from tests.requirements import machine_cannot, need_command, need_root
@@ -285,6 +286,21 @@ def test_an_init_passes_signals_on_and_reaps(busybox: Path) -> None:
     script = "(sleep 0 &); while ls /proc | grep -qx 4; do :; done; ls -d /proc/[0-9]* | wc -l"
     assert int(sh(script, init=True)) <= 5
     assert run(["nope"], init=True, capture=True).exit_code == 127
+
+
+# Limits: what they do is tests/cgroups
+
+
+def test_limits_are_refused_where_there_are_no_groups(busybox: Path) -> None:
+    if cgroups.controllers():
+        machine_cannot("lack control groups")
+    with pytest.raises(Unsupported, match="cgroup"):
+        run(["true"], limits=Limits(pids_max=10))
+    with start(["sleep", "1000"]) as container:
+        with pytest.raises(Unsupported, match="cgroup"):
+            container.pause()
+        with pytest.raises(LabkitError, match="only a paused one can"):
+            container.resume()
 
 
 # Created, then started
