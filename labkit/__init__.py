@@ -6,7 +6,7 @@ is called for, never at import. Imports point only downwards::
     lab/                                                     doctor, exercises, live views (nothing imports it)
     container/                                               one configuration, started and waited for
     namespaces rootfs mounts binds places overlay            the mechanisms    vm/         microVMs, beside them
-    layers changeset capabilities cgroups cgroup_stats limits
+    overlay_checks layers changeset capabilities cgroups cgroup_stats limits
     seccomp seccomp_profile seccomp_default libseccomp bpf
     network ports relay netlink nftables addresses nameservice
     process held output child host hostgroup zygote ready    the process boundary

@@ -25,6 +25,7 @@ Sources: the kernel's Documentation/filesystems/overlayfs.rst; fsopen(2), fsconf
 
 import os
 import stat
+import struct
 from errno import ENOENT, ENOTDIR
 
 from labkit import constants as c
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 LAYERS_MAX = 500  # fs/overlayfs/params.h: OVL_MAX_STACK
 _TEXT_BYTES = 255  # of one fsconfig(2) value
-_LEFT_IN_WORK = {"work", "index"}  # what the kernel itself leaves there, and clears the next time
 
 
 class Overlay:
@@ -125,68 +125,6 @@ class Overlay:
         return f"<Overlay of {', '.join(self.lower)}{upper}>"
 
 
-def check(overlay: Overlay) -> None:
-    """Look at the folders as the calling process sees them. `InvalidConfig`: why these cannot be layered."""
-    places: dict[tuple[int, int], str] = {}
-    for what, path in overlay.folders():
-        found = _folder(what, path)
-        identity = (found.st_dev, found.st_ino)
-        if identity in places:
-            raise InvalidConfig(f"{what} and {places[identity]} are the same folder, {path}")
-        places[identity] = what
-    real = {os.path.realpath(path): what for what, path in overlay.folders()}
-    for path, what in real.items():
-        above = path
-        while above != "/":
-            above = os.path.dirname(above)
-            if above in real:
-                raise InvalidConfig(f"{what}, {path}, lies inside {real[above]}, {above}: keep them apart")
-    if overlay.upper is not None and overlay.work is not None:
-        _check_upper(overlay.upper, overlay.work)
-
-
-def _folder(what: str, path: str) -> os.stat_result:
-    try:
-        found = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InvalidConfig(f"{what}, {path}, does not exist") from None
-    except PermissionError:
-        raise InvalidConfig(f"{what}, {path}, may not be looked at by you") from None
-    if stat.S_ISLNK(found.st_mode):
-        raise InvalidConfig(f"{what}, {path}, is a symbolic link; name the folder it points to")
-    if not stat.S_ISDIR(found.st_mode):
-        raise InvalidConfig(f"{what}, {path}, is not a folder")
-    return found
-
-
-def _check_upper(upper: str, work: str) -> None:
-    if os.stat(upper).st_dev != os.stat(work).st_dev:
-        raise InvalidConfig(f"upper, {upper}, and work, {work}, lie on different file systems; put them side by side")
-    fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        magic = syscalls.filesystem_magic(fd)
-    finally:
-        os.close(fd)
-    if magic == c.OVERLAYFS_SUPER_MAGIC:
-        raise InvalidConfig(
-            f"upper, {upper}, lies on an overlay itself, as all files of a container do, and changes cannot be kept "
-            "there: use a folder of another file system, such as a tmpfs"
-        )
-    if os.access(work, os.R_OK):
-        found = set(os.listdir(work))
-        if found - _LEFT_IN_WORK:
-            raise InvalidConfig(f"work, {work}, is not empty, and the kernel clears it: it holds {min(found)!r}")
-        if os.path.exists(f"{work}/work/incompat/volatile"):
-            raise InvalidConfig(f"upper, {upper}, was written without syncing (volatile): begin with a new one")
-    from labkit import procfs
-
-    # proc_pid_mountinfo(5): what separates the fields and options stands in the text as octal numbers.
-    shown = "".join(f"\\{ord(one):03o}" if one in ",= \t\n\\" else one for one in _escaped(upper))
-    for mount in procfs.mountinfo():
-        if mount.filesystem == "overlay" and f"upperdir={shown}" in mount.super_options:
-            raise InvalidConfig(f"upper, {upper}, is in use: it is that of the overlay on {mount.mount_point}")
-
-
 def write(program: Program, overlay: Overlay) -> "Value":
     """Add the system calls that make `overlay` a mount that is attached nowhere yet; return its descriptor.
 
@@ -194,6 +132,8 @@ def write(program: Program, overlay: Overlay) -> "Value":
     moment, the topmost lower layer is covered, and uncovered again.
     """
     program.step(f"mount -t overlay -o {','.join(_options(overlay))}")
+    if not overlay.writable and len(overlay.lower) == 1:
+        return _readonly(program, overlay.lower[0])
     if not overlay.scratch_bytes:
         return _append(program, overlay) if _takes_one_by_one(overlay) else _at_once(program, overlay)
     place = overlay.lower[0]
@@ -217,9 +157,11 @@ def mount(overlay: Overlay, target: "Path") -> None:
 
     Needs CAP_SYS_ADMIN in the user namespace that owns the mount namespace, as every process on the lab host has it.
     """
-    check(overlay)
+    from labkit import overlay_checks  # here, because the path that starts containers must not pay for it
+
+    overlay_checks.check(overlay)
     path = os.fspath(target)
-    _folder("the target", path)
+    overlay_checks.folder("the target", path)
     program = Program()
     made = write(program, overlay)
     program.call("move_mount", made, "", c.AT_FDCWD, path, c.MOVE_MOUNT_F_EMPTY_PATH)
@@ -227,6 +169,15 @@ def mount(overlay: Overlay, target: "Path") -> None:
         program.perform()
     finally:
         _close(program)
+
+
+def _readonly(program: Program, folder: str) -> "Value":
+    """A single layer that nothing is to change: the kernel takes that for no overlay, and a bind mount does it."""
+    flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC
+    tree = program.call("open_tree", c.AT_FDCWD, folder, flags, returns="layer")
+    attributes = struct.pack("=4Q", c.MOUNT_ATTR_RDONLY, 0, 0, 0)
+    program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH, attributes, len(attributes))
+    return tree
 
 
 def _append(program: Program, overlay: Overlay) -> "Value":
@@ -272,9 +223,9 @@ def _memory(program: Program, size_bytes: int) -> "Value":
 
 def _options(overlay: Overlay) -> list[str]:
     """The options as mount(2) takes them, in one list; the layers first."""
-    options = ["lowerdir=" + ":".join(_escaped(path) for path in overlay.lower)]
+    options = ["lowerdir=" + ":".join(escaped(path) for path in overlay.lower)]
     if overlay.upper is not None and overlay.work is not None:
-        options += [f"upperdir={_escaped(overlay.upper)}", f"workdir={_escaped(overlay.work)}"]
+        options += [f"upperdir={escaped(overlay.upper)}", f"workdir={escaped(overlay.work)}"]
     if _in_first_user_namespace():
         options += ["index=off", "metacopy=off", "redirect_dir=nofollow"]
     else:
@@ -289,7 +240,8 @@ def _close(program: Program) -> None:
             os.close(result)
 
 
-def _escaped(path: str) -> str:
+def escaped(path: str) -> str:
+    """A path as an option holds it."""
     for special in "\\:,":
         path = path.replace(special, "\\" + special)
     return path
@@ -298,7 +250,7 @@ def _escaped(path: str) -> str:
 def _takes_one_by_one(overlay: Overlay) -> bool:
     """Whether this kernel takes these layers one by one: it knows `lowerdir+`, and no path is too long for it."""
     lengths = [len(os.fsencode(path)) for path in overlay.lower]
-    lengths += [len(os.fsencode(_escaped(path))) for path in (overlay.upper, overlay.work) if path is not None]
+    lengths += [len(os.fsencode(escaped(path))) for path in (overlay.upper, overlay.work) if path is not None]
     return max(lengths) <= _TEXT_BYTES and _knows_lowerdir_plus()
 
 

@@ -6,7 +6,7 @@ Sources: pivot_root(2), mount_namespaces(7), OCI runtime-spec config-linux.md ("
 import struct
 
 from labkit import constants as c
-from labkit import mounts, paths
+from labkit import mounts, overlay, paths
 from labkit.errors import Unsupported
 from labkit.program import Program
 
@@ -74,12 +74,12 @@ def find(name: str) -> "Path":
 
 def write_entry(
     program: "Program",
-    root: str,
+    root: "str | overlay.Overlay",
     plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN,
     readonly: bool = False,
     copies: "Iterable[Value]" = (),
 ) -> None:
-    """Add the system calls that make the folder `root` the root, laid out by `plan`, and let go of the old one.
+    """Add the system calls that make a folder or an overlay the root, laid out by `plan`, and let go of the old one.
 
     For a process that has just come into a mount namespace of its own. Nothing of the old root can be reached
     afterwards but through descriptors that are still open. `copies` are mounts copied already by somebody who may: of
@@ -92,16 +92,19 @@ def write_entry(
     # Where the mounts we were given are shared, ours would show up with their owners, and pivot_root would be refused.
     program.call("mount", None, "/", None, c.MS_REC | c.MS_PRIVATE, None)
     program.call("umask", 0)  # modes below are meant as they stand
-    program.step(f"mount --rbind {root} {root}")
+    place = root if isinstance(root, str) else root.lower[0]
+    program.step(f"mount --rbind {place} {place}")
     if tree:
         attributes = struct.pack("=4Q", 0, 0, c.MS_PRIVATE, 0)
         program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attributes, len(attributes))
-        root = "/"  # any place will do, and its own may be closed to us
-    else:
+        place = "/"  # any place will do, and its own may be closed to us
+    elif isinstance(root, str):
         flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
         tree = program.call("open_tree", c.AT_FDCWD, root, flags, returns="root")
-    # pivot_root wants a mount point, so the root becomes one: bound on itself.
-    program.call("move_mount", tree, "", c.AT_FDCWD, root, c.MOVE_MOUNT_F_EMPTY_PATH)
+    else:
+        tree = overlay.write(program, root)
+    # pivot_root wants a mount point, so the root becomes one: a folder bound on itself.
+    program.call("move_mount", tree, "", c.AT_FDCWD, place, c.MOVE_MOUNT_F_EMPTY_PATH)
     mounts.write(program, tree, plan, sources)
     if readonly:
         program.step("making the root read-only")
@@ -118,7 +121,9 @@ def write_entry(
     program.call("umask", 0o022)
 
 
-def enter(root: str, plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN, *, readonly: bool = False) -> None:
+def enter(
+    root: "str | overlay.Overlay", plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN, *, readonly: bool = False
+) -> None:
     """Move the calling process, in a mount namespace of its own, into the root filesystem `root`: see `write_entry`."""
     program = Program()
     write_entry(program, root, plan, readonly)

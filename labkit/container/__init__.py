@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from labkit.container.container import Container
     from labkit.container.running import Completed
+    from labkit.overlay import Overlay
 
 # The imports are inside the functions because the zygote imports this package too, for `container.launch`, and every
 # page it has is a page that each container's first moment copies.
@@ -20,16 +21,17 @@ if TYPE_CHECKING:
 def start(
     args: list[str],
     *,
-    root: str | os.PathLike[str] | None = None,
+    root: "str | os.PathLike[str] | Overlay | None" = None,
     capture: bool = False,
     stdin: int | bytes | None = None,
     **config: "Any",
 ) -> "Container":
     """Start `args` in a new container; return once the command has been executed.
 
-    `root` is a folder with a root filesystem (the course's busybox by default); for the rest see `Config`. With
-    `capture` its output is kept, else it appears where the caller prints; `stdin` is a descriptor, or bytes. Raises
-    `InvalidConfig`; `CommandNotFound`, `CommandNotRunnable` or another `StartError`, and then nothing is left.
+    `root` is a folder with a root filesystem (the course's busybox by default), or an `Overlay`; for the rest see
+    `Config`. With `capture` its output is kept, else it appears where the caller prints; `stdin` is a descriptor, or
+    bytes. Raises `InvalidConfig`; `CommandNotFound`, `CommandNotRunnable` or another `StartError`, and then nothing is
+    left.
     """
     return _container(args, root, config, capture=capture, stdin=stdin)
 
@@ -37,7 +39,7 @@ def start(
 def create(
     args: list[str],
     *,
-    root: str | os.PathLike[str] | None = None,
+    root: "str | os.PathLike[str] | Overlay | None" = None,
     capture: bool = False,
     stdin: int | bytes | None = None,
     **config: "Any",
@@ -49,7 +51,7 @@ def create(
 def run(
     args: list[str],
     *,
-    root: str | os.PathLike[str] | None = None,
+    root: "str | os.PathLike[str] | Overlay | None" = None,
     capture: bool = False,
     stdin: int | bytes | None = None,
     timeout: float | None = None,
@@ -64,7 +66,7 @@ def run(
 
 
 def _container(
-    args: list[str], root: str | os.PathLike[str] | None, config: "dict[str, Any]", **how: "Any"
+    args: list[str], root: "str | os.PathLike[str] | Overlay | None", config: "dict[str, Any]", **how: "Any"
 ) -> "Container":
     from labkit import rootfs
     from labkit.container.config import Config

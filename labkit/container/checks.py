@@ -196,6 +196,7 @@ def time_offsets(offsets: Mapping[str, int]) -> None:
 
 def root(path: str) -> None:
     """A folder with something in it, which is not the machine's own root."""
+    texts([path])
     try:
         found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode):

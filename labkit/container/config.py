@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from labkit import capabilities, rootfs
+from labkit import capabilities, overlay_checks, rootfs
 from labkit.container import checks
 from labkit.errors import InvalidConfig
 from labkit.idmap import IdMap
 from labkit.limits import Limits
+from labkit.overlay import Overlay
 
 if TYPE_CHECKING:
     from labkit.mounts import Step
@@ -81,8 +82,9 @@ class Process:
 class Config(Process):
     """A container: its first process, the root it sees, and what it shares and does not share. Names are OCI's.
 
-    `root` is a folder of the machine, which `readonly` protects; `mounts` are further steps after `plan`, see
-    `labkit.mounts`; `sysctl` are kernel parameters of its own namespaces.
+    `root` is a folder of the machine, which `readonly` protects, or an overlay of several: `Overlay.scratch(folder)` is
+    one in which each container keeps its changes for itself, and forgets them. `mounts` are further steps after `plan`,
+    see `labkit.mounts`; `sysctl` are kernel parameters of its own namespaces.
 
     A container has new namespaces of the kinds mnt, uts, ipc, pid, net and cgroup. `namespaces` says otherwise, by
     kind: "host" shares the lab host's, a PID or a path joins that one; time and user come on request: with
@@ -97,7 +99,7 @@ class Config(Process):
     With `init` its PID 1 is a small program that passes signals on and reaps orphans.
     """
 
-    root: str | os.PathLike[str]
+    root: str | os.PathLike[str] | Overlay
     _: KW_ONLY
     readonly: bool = False
     hostname: str = "container"
@@ -116,7 +118,7 @@ class Config(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.texts([os.fspath(self.root), self.hostname, self.domainname])
+        checks.texts([self.hostname, self.domainname])
         checks.hostname(self.hostname, self.domainname)
         checks.steps((*self.plan, *self.mounts), mapped=bool(self.uid_mappings))
         checks.namespaces(self.namespaces, self.network, self.uid_mappings, self.hostname)
@@ -132,14 +134,19 @@ class Config(Process):
             raise InvalidConfig(
                 f"limits are Limits(...), such as Limits(memory_max_bytes=64 << 20), not {self.limits!r}"
             )
-        checks.root(os.fspath(self.root))
+        if not isinstance(self.root, Overlay):
+            checks.root(os.fspath(self.root))
+        elif self.uid_mappings:
+            raise InvalidConfig("an overlay's files cannot have their owners mapped: use a folder, or no uid_mappings")
+        else:
+            overlay_checks.check(self.root)
 
     def message(self) -> dict[str, Any]:
         """The same as plain values, for the zygote: what `labkit.container.launch.start` takes."""
         files = getattr(self.network, "files", {})
         binds = tuple(("bind", source, target, ("ro",)) for target, source in files.items())
         return self.process_message() | {
-            "root": os.path.abspath(self.root),
+            "root": self.root.message() if isinstance(self.root, Overlay) else os.path.abspath(self.root),
             "readonly": self.readonly,
             "hostname": self.hostname,
             "domainname": self.domainname,

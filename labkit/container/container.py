@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from labkit import cgroups
+from labkit import cgroups, overlay_checks
 from labkit import constants as c
 from labkit.cgroups import Cgroup
 from labkit.container import checks, init, launch
@@ -18,6 +18,7 @@ from labkit.container.state import State
 from labkit.container.steps import EXECUTING
 from labkit.errors import ChildNotStarted, LabkitError
 from labkit.limits import Limits
+from labkit.overlay import Overlay
 
 #: What a further process joins, as flags of setns(2): all but the PID namespace, in which it is born.
 _JOINED = {
@@ -47,6 +48,7 @@ class Container(Running):
         self.id = uuid.uuid4().hex[:12]
         self.config = config
         self._start: int | None = None
+        self._upper: int | None = None  # held for as long as the container keeps its changes there
         message = config.message()
         if config.init:
             message["init"] = init.find()
@@ -62,10 +64,13 @@ class Container(Running):
                     start, self._start = os.pipe2(os.O_CLOEXEC)
                     stack.callback(os.close, start)
                     descriptors["start"] = start
+                if isinstance(config.root, Overlay) and config.root.upper is not None:
+                    self._upper = overlay_checks.hold(config.root.upper)
                 request = "labkit.container.launch:start"
                 super().__init__(config, request, message, descriptors, capture=capture, stdin=stdin)
         except BaseException:
             self._close_start()
+            self._close_upper()
             self._end_group()
             raise
 
@@ -176,8 +181,14 @@ class Container(Running):
             os.close(self._start)
             self._start = None
 
+    def _close_upper(self) -> None:
+        if self._upper is not None:
+            os.close(self._upper)
+            self._upper = None
+
     def _let_go(self) -> None:
         self._close_start()
+        self._close_upper()
         self._end_group()
         super()._let_go()
 

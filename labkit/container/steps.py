@@ -27,6 +27,7 @@ import struct
 from labkit import capabilities, descriptors, mounts, rootfs
 from labkit import constants as c
 from labkit.container import terminal
+from labkit.overlay import Overlay
 from labkit.program import Block, Program, Value
 
 TYPE_CHECKING = False
@@ -201,7 +202,8 @@ def first_process(message: "Message", names: "tuple[str, ...]") -> Written:
         _write_time(program, message["time_offsets"])
     if "net" in own:
         _write_loopback(program)
-    rootfs.write_entry(program, message["root"], plan, message["readonly"], trees)
+    root = message["root"]
+    rootfs.write_entry(program, root if isinstance(root, str) else Overlay.of(root), plan, message["readonly"], trees)
     if "uts" in own:
         program.step("setting the host name")
         program.call("sethostname", message["hostname"], len(os.fsencode(message["hostname"])))

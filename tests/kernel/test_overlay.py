@@ -135,6 +135,18 @@ def test_the_topmost_layer_comes_first(tree: Path, there: InThere) -> None:
     assert there(body) == ({"kept": "top", "old": None, "old/file": "bottom"}, "Read-only file system")
 
 
+def test_a_single_layer_can_be_shown_read_only(tree: Path, there: InThere) -> None:
+    def body() -> tuple[dict[str, str | None], str]:
+        overlay.mount(Overlay([tree / "bottom"]), tree / "merged")
+        try:
+            (tree / "merged" / "new").touch()
+        except OSError as error:
+            return contents(tree / "merged"), os.strerror(error.errno or 0)
+        return {}, "written"
+
+    assert there(body) == ({"kept": "bottom", "old": None, "old/file": "bottom"}, "Read-only file system")
+
+
 def test_scratch_is_forgotten_limited_and_looks_like_the_image(tree: Path, there: InThere) -> None:
     (tree / "top:,\\").chmod(0o751)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from labkit import overlay
+from labkit import overlay, overlay_checks
 from labkit.errors import InvalidConfig, Unsupported
 from labkit.overlay import Overlay
 from labkit.program import Program
@@ -44,9 +44,9 @@ def folders(above: Path, *names: str) -> list[str]:
 
 def test_what_is_sound_passes(tmp_path: Path) -> None:
     a, b, upper, work = folders(tmp_path, "a", "b:,\\", "upper", "work")
-    overlay.check(Overlay([a, b], upper, work))
-    overlay.check(Overlay([a]))
-    overlay.check(Overlay.scratch(a, b))
+    overlay_checks.check(Overlay([a, b], upper, work))
+    overlay_checks.check(Overlay([a]))
+    overlay_checks.check(Overlay.scratch(a, b))
 
 
 def test_folders_that_cannot_be_layered(tmp_path: Path) -> None:
@@ -69,17 +69,17 @@ def test_folders_that_cannot_be_layered(tmp_path: Path) -> None:
         if "not empty" in words:
             Path(work, "mine").touch()
         with pytest.raises(InvalidConfig, match=words) as refused:
-            overlay.check(one)
+            overlay_checks.check(one)
         assert "\n" not in str(refused.value)
 
 
 def test_what_the_kernel_left_in_work_is_no_obstacle_but_an_unsynced_upper_is(tmp_path: Path) -> None:
     a, upper, work, _ = folders(tmp_path, "a", "upper", "work", "work/work")
     one = Overlay([a], upper, work)
-    overlay.check(one)
+    overlay_checks.check(one)
     folders(tmp_path, "work/work/incompat/volatile")
     with pytest.raises(InvalidConfig, match="without syncing"):
-        overlay.check(one)
+        overlay_checks.check(one)
 
 
 def test_travels_as_plain_values() -> None:
@@ -116,7 +116,7 @@ def test_a_path_too_long_for_one_value_goes_the_other_way(known: bool, monkeypat
     monkeypatch.setattr(overlay, "_one_by_one", known)
     for path, one_by_one in (("/" + "x" * 254, known), ("/" + "x" * 255, False), ("/" + ":" * 200, known)):
         program = Program()
-        overlay.write(program, Overlay([path]))
+        overlay.write(program, Overlay([path, "/other"]))
         assert any("lowerdir+" in call.arguments for call in program.calls) == one_by_one
     program = Program()
     overlay.write(program, Overlay(["/a"], "/" + ":" * 200, "/w"))  # escaped, it is longer
