@@ -12,6 +12,7 @@ import errno
 import fcntl
 import marshal
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -236,7 +237,8 @@ def reset_all(timeout: float = 10.0) -> list[int]:
             pidfd = os.pidfd_open(keeper)
             zygotes = [child for child in procfs.children(keeper) if procfs.stat(child)[1] == zygote.PROCESS_NAME]
             for process in zygotes or [keeper]:
-                os.kill(process, 9)
+                os.kill(process, signal.SIGKILL)
+            os.kill(keeper, signal.SIGCONT)  # it may have been stopped
             _wait(pidfd, timeout, keeper)
     hostgroup.remove_left_over()
     return ended

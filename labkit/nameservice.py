@@ -6,9 +6,10 @@ Sources: hosts(5), resolv.conf(5).
 """
 
 import os
-import tempfile
 from collections.abc import Iterable
 from ipaddress import IPv4Address
+
+from labkit import temporary
 
 _ALWAYS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _RESOLV_CONF = "# No name server: the names of this network are in /etc/hosts.\n"
@@ -18,7 +19,7 @@ class Names:
     """The files of one network, in a folder of their own that goes with it."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="labkit-net-")
+        self._folder = temporary.Folder()
         self.hosts = os.path.join(self._folder.name, "hosts")
         self.resolv_conf = os.path.join(self._folder.name, "resolv.conf")
         for path, text in ((self.hosts, _ALWAYS), (self.resolv_conf, _RESOLV_CONF)):

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from labkit import temporary
 from labkit.lab import failure, observe, show, source
 from labkit.lab.exercise import Exercise
 from labkit.lab.predict import Answer, Prediction
@@ -25,6 +26,7 @@ class Lab:
     def __init__(self, number: str, *, exercises: ModuleType | None = None, written_in: Path | None = None) -> None:
         """Open lab `number`, such as "05". The other two are for labs that do not belong to the course."""
         failure.register()
+        temporary.remove_abandoned()  # what a notebook whose kernel was killed has left
         self._number = number
         self._progress = Progress(say=lambda text: show.display(text, show.box("not checked", "", show.inline(text))))
         self._predictions: dict[str, Prediction] = {}

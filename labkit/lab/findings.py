@@ -37,6 +37,7 @@ def findings(machine: Machine) -> list[Finding]:
         _disk(machine),
         _memory(machine),
         _rootfs(machine),
+        _lab_hosts(machine),
         _left_over(machine),
     ]
 
@@ -156,6 +157,11 @@ def _rootfs(machine: Machine) -> Finding:
     return _verdict("root filesystems", "busybox" in machine.rootfs, " ".join(machine.rootfs) or "none", "./lab setup")
 
 
-def _left_over(machine: Machine) -> Finding:
+def _lab_hosts(machine: Machine) -> Finding:
     pids = ", ".join(map(str, machine.lab_hosts))
     return Finding("lab hosts", "-", f"running: {pids}" if pids else "none running", "./lab reset" if pids else "")
+
+
+def _left_over(machine: Machine) -> Finding:
+    seen = ", ".join(machine.left_over) or "nothing"
+    return _verdict("left over", not machine.left_over, seen, "./lab reset", "partly")

@@ -49,6 +49,7 @@ class Machine:
     memory_available_bytes: int
     rootfs: tuple[str, ...]
     lab_hosts: tuple[int, ...] = field(default=())
+    left_over: tuple[str, ...] = field(default=())  # of labs whose notebook was killed
 
 
 def examine() -> Machine:
@@ -77,6 +78,7 @@ def examine() -> Machine:
         memory_available_bytes=_kib(meminfo.get("MemAvailable", "0")),
         rootfs=tuple(sorted(path.name for path in root_folder.glob("[!.]*") if (path / "bin").is_dir())),
         lab_hosts=_lab_hosts(),
+        left_over=_left_over(),
     )
 
 
@@ -172,6 +174,12 @@ def _lab_hosts() -> tuple[int, ...]:
     from labkit import host
 
     return tuple(host.running())
+
+
+def _left_over() -> tuple[str, ...]:
+    from labkit.lab import leftover
+
+    return tuple(leftover.find())
 
 
 def _table(path: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labkit import temporary
 from labkit.errors import InvalidConfig
 from labkit.lab import hogs, show
 from labkit.process import run_in_child, spawn
@@ -130,7 +131,7 @@ def measure(
     name: str, victim: Victim, *, group: hogs.Group | None = None, so_far: "NoiseView | None" = None
 ) -> Measured:
     """Have the victim answer its requests, in `group` if there is one; return how late it was for each."""
-    with tempfile.TemporaryDirectory(prefix="labkit-", dir=_memory_folder()) as folder, spawn(int) as child:
+    with temporary.Folder(_memory_folder()) as folder, spawn(int) as child:
         shared = Path(folder, "latencies")
         shared.write_bytes(bytes(8 * victim.requests))
         if group is not None:

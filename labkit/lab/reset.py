@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labkit import host, paths
+from labkit.lab import leftover
 
 # What `--all` keeps of the state folder: copies of a learner's notebooks are never deleted.
 KEPT = ("backup", "setup.lock")
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     ended = host.reset_all()
     print(f"Ended {_count(len(ended), 'lab host')}." if ended else "No lab host was running.")
+    removed = leftover.remove()
+    if removed:
+        print(f"Removed what a killed notebook had left: {', '.join(removed)}.")
     code = 0
     if options.notebooks or options.all:
         from labkit.lab import release

@@ -1,12 +1,11 @@
 """The exercises of lab 00: a first success, and a lab host made as new."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from labkit import host, procfs, zygote
+from labkit import host, procfs, temporary, zygote
 from labkit.constants import MNT_DETACH
 from labkit.lab import Exercise, NotAttempted, NotYet, Passed, Verdict
 from labkit.lab.exercises import hostname
@@ -69,7 +68,7 @@ class Mend(Exercise):
     def check(self, mend: Callable[[], object]) -> Verdict:
         """Make a mess on the lab host, let `mend` act, and look at what is left of it."""
         odd_name = self.draw_name("mess")
-        with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        with temporary.Folder() as folder:
             run_in_child(sethostname, odd_name)
             run_in_child(mount, "mess", folder, "tmpfs")
             with spawn(hostname.own) as forgotten:

@@ -1,11 +1,10 @@
 """The exercises of lab 05: UTS namespaces."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 
-from labkit import host, namespaces, procfs
+from labkit import host, namespaces, procfs, temporary
 from labkit.constants import CLONE_NEWUTS
 from labkit.lab import Exercise, NotYet, Passed, Verdict
 from labkit.lab.exercises import hostname
@@ -232,7 +231,7 @@ class Keep(Exercise):
     def check(self, keep: Callable[[str, str], object]) -> Verdict:
         """Let the child make and hold a namespace, end the child, and look at what is mounted."""
         wanted = self.draw_name("kept")
-        with hostname.lab_host_restored() as before, tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        with hostname.lab_host_restored() as before, temporary.Folder() as folder:
             path = os.path.join(os.path.realpath(folder), self.draw_name("ns"))
             try:
                 with spawn(keep, wanted, path) as child:

@@ -3,13 +3,12 @@
 import errno
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from labkit import namespaces, procfs
+from labkit import namespaces, procfs, temporary
 from labkit.constants import CLONE_NEWPID
 from labkit.lab import Exercise, NotYet, Passed, Verdict
 from labkit.lab.exercises.standin import (
@@ -204,7 +203,7 @@ class Init(Exercise):
     def check(self, init: Callable[[list[str]], int]) -> Verdict:
         """Run it as PID 1 with a command that leaves orphans; look for zombies, then end the command."""
         orphans, code = self.draw_number(3, 7), self.draw_number(3, 99)
-        with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
+        with temporary.Folder() as folder:
             fifo = Path(folder, "code")
             os.mkfifo(fifo)
             lasting = self.draw_number(100_000, 999_999)

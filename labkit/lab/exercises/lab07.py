@@ -1,12 +1,11 @@
 """The exercises of lab 07: a root file system, the way out of chroot, pivot_root, /dev and /proc."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit import procfs, rootfs, syscalls
+from labkit import procfs, rootfs, syscalls, temporary
 from labkit.constants import CLONE_NEWPID, MS_BIND, MS_REC
 from labkit.lab import Exercise, NotYet, Passed, Verdict
 from labkit.lab.exercises.devices import DEVICES, furnished, look_into, mknod_refused, wrong_dev, wrong_proc
@@ -51,7 +50,7 @@ class Build(Exercise):
     def check(self, build: Callable[[str, str], object]) -> Verdict:
         """Look at the folder from outside, then have its shell do something in it."""
         busybox = str(rootfs.find("busybox") / "bin" / "busybox")
-        with tempfile.TemporaryDirectory(prefix="labkit-") as above, StandIn() as town:
+        with temporary.Folder() as above, StandIn() as town:
             root = Path(above, self.draw_name("root"))
             root.mkdir()
             with town.spawn(build, str(root), busybox):
@@ -111,7 +110,7 @@ class Escape(Exercise):
 
     def check(self, escape: Callable[[], object]) -> Verdict:
         """Call it in a chroot some folders deep; see from outside which root the process has then."""
-        with tempfile.TemporaryDirectory(prefix="labkit-") as above, StandIn() as town:
+        with temporary.Folder() as above, StandIn() as town:
             jail = Path(above, *(self.draw_name("cell") for _ in range(self.draw_number(1, 4))))
             jail.mkdir(parents=True)
             with town.spawn(_in_chroot, str(jail), escape) as child:
@@ -206,7 +205,7 @@ class Enter(Exercise):
 
     def check(self, enter: Callable[[str], object]) -> Verdict:
         """Call it in a child; look at its mounts, root, working directory and descriptors from outside."""
-        with tempfile.TemporaryDirectory(prefix="labkit-") as above, StandIn() as town:
+        with temporary.Folder() as above, StandIn() as town:
             root = Path(above, self.draw_name("root"))
             for name in ("dev", "proc", "tmp"):
                 Path(root, name).mkdir(parents=True)
@@ -260,7 +259,7 @@ class Furnish(Exercise):
     def check(self, furnish: Callable[[str], object]) -> Verdict:
         """Call it as PID 1 in a private mount namespace; look at what is below the root there."""
         require_procfs()
-        with tempfile.TemporaryDirectory(prefix="labkit-") as above, StandIn() as town:
+        with temporary.Folder() as above, StandIn() as town:
             root = Path(above, self.draw_name("root"))
             for name in ("bin", *FOLDERS):
                 Path(root, name).mkdir(parents=True)
