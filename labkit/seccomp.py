@@ -131,6 +131,11 @@ def _unknown_is_enosys(known: "dict[int, list[int]]") -> bytes:
     return bpf.assemble("\n".join([*lines, "enosys: ret errno #ENOSYS", "end: ret allow"]))[: -bpf.INSTRUCTION.size]
 
 
+def available() -> bool:
+    """Whether this kernel has filters."""
+    return os.path.exists("/proc/sys/kernel/seccomp/actions_avail")
+
+
 def write(program: Program, code: bytes) -> None:
     """Add the system call that puts the filter `code` on the process, for good, to `program`.
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from labkit import capabilities, overlay_checks, rootfs
+from labkit import capabilities, overlay_checks, rootfs, seccomp
 from labkit.container import checks
-from labkit.errors import InvalidConfig
+from labkit.errors import InvalidConfig, Unsupported
 from labkit.idmap import IdMap
 from labkit.limits import Limits
 from labkit.overlay import Overlay
+from labkit.seccomp_profile import Profile
 
 if TYPE_CHECKING:
     from labkit.mounts import Step
@@ -32,7 +34,12 @@ class Process:
     seen inside, with `groups` besides; `capabilities` are what is kept of root's power (Docker's 14 by default) and
     `ambient` what another user than root keeps of those; `no_new_privileges` makes setuid programs powerless;
     `rlimits` are pairs (soft, hard) by getrlimit(2)'s names, "nofile" say, None for no limit. With `terminal` the
-    process has a terminal of its own. `InvalidConfig` for what makes no sense.
+    process has a terminal of its own.
+
+    `seccomp` is which system calls it may make: "default", as Docker decides for the capabilities that are kept; a
+    `labkit.seccomp.Profile`; None for all. A kernel without filters goes without the default one.
+
+    `InvalidConfig` for what makes no sense. `Unsupported`: there is no libseccomp, or no filters for a profile.
     """
 
     args: Sequence[str]
@@ -47,6 +54,7 @@ class Process:
     no_new_privileges: bool = True
     rlimits: Mapping[str, tuple[int | None, int | None]] = field(default_factory=lambda: {"core": (0, 0)})
     oom_score_adj: int | None = None
+    seccomp: str | Profile | None = "default"
     terminal: bool = False
 
     def __post_init__(self) -> None:
@@ -61,6 +69,8 @@ class Process:
             raise InvalidConfig("an ambient capability must be among those that are kept")
         checks.rlimits(self.rlimits)
         checks.whole("oom_score_adj", self.oom_score_adj, -1000, 1000)
+        if self.seccomp not in ("default", None) and not isinstance(self.seccomp, Profile):
+            raise InvalidConfig(f'seccomp is "default", a Profile, or None for no filter, not {self.seccomp!r}')
 
     def process_message(self) -> dict[str, Any]:
         """This as plain values, for the zygote."""
@@ -74,8 +84,24 @@ class Process:
             "no_new_privileges": self.no_new_privileges,
             "rlimits": checks.rlimits(self.rlimits),
             "oom_score_adj": self.oom_score_adj,
+            "seccomp": self._filter(),
             "terminal": self.terminal,
         }
+
+    def _filter(self) -> bytes:
+        """The filter as a program in BPF; empty for none."""
+        if self.seccomp is None or not seccomp.available():
+            if isinstance(self.seccomp, Profile):
+                raise Unsupported("this kernel has no filters for system calls", "leave seccomp out")
+            return b""
+        if isinstance(self.seccomp, Profile):
+            return seccomp.compile_profile(self.seccomp)
+        return _default_filter(tuple(self.capabilities))
+
+
+@functools.cache
+def _default_filter(kept: tuple[str, ...]) -> bytes:
+    return seccomp.compile_profile(seccomp.default_profile(kept))
 
 
 @dataclass(frozen=True)

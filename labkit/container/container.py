@@ -193,7 +193,9 @@ class Container(Running):
         super()._let_go()
 
 
-_INHERITED = ("env", "cwd", "user", "groups", "umask", "capabilities", "ambient", "no_new_privileges", "rlimits")
+_INHERITED = (
+    *("env", "cwd", "user", "groups", "umask", "capabilities", "ambient", "no_new_privileges", "rlimits", "seccomp"),
+)
 
 
 def _group(name: str, limits: Limits | None) -> Cgroup | None:

@@ -24,7 +24,7 @@ import os
 import signal
 import struct
 
-from labkit import capabilities, descriptors, mounts, rootfs
+from labkit import capabilities, descriptors, mounts, rootfs, seccomp
 from labkit import constants as c
 from labkit.container import terminal
 from labkit.overlay import Overlay
@@ -169,7 +169,8 @@ class Written:
             self.program.call("prlimit64", 0, number, struct.pack("=2Q", soft, hard), None)
 
     def _filter(self) -> None:
-        return
+        if self.message["seccomp"]:
+            seccomp.write(self.program, self.message["seccomp"])
 
 
 def first_process(message: "Message", names: "tuple[str, ...]") -> Written:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labkit import cgroups, host, namespaces, procfs, rootfs, syscalls
+from labkit import cgroups, host, namespaces, procfs, rootfs, seccomp, syscalls
 from labkit import constants as c
 from labkit.container import create, run, start
 from labkit.container.container import Container
@@ -85,6 +85,24 @@ def test_no_group_of_the_callers_goes_in(busybox: Path) -> None:
 def test_limits_of_the_process(busybox: Path) -> None:
     assert sh("ulimit -n; ulimit -c", rlimits={"nofile": (100, 200), "core": (0, 0)}).split() == ["100", "0"]
     assert sh("cat /proc/self/oom_score_adj", oom_score_adj=500) == "500\n"
+
+
+def test_system_calls_are_filtered_unless_told_otherwise(busybox: Path) -> None:
+    if not seccomp.available():
+        machine_cannot("filter system calls: its kernel has no seccomp filters")
+    mode = "grep Seccomp: /proc/self/status"
+    assert sh(mode).split()[1] == "2"
+    assert sh(mode, no_new_privileges=False).split()[1] == "2"
+    assert sh(mode, seccomp=None).split()[1] == "0"
+    # Nobody but CAP_SYS_ADMIN may unshare; a user namespace would take none, and is refused by the filter alone.
+    unshare = ["unshare", "-U", "true"]
+    assert "not permitted" in run(unshare, capture=True).stderr
+    assert run(unshare, seccomp=None, user="1000" if AS_ROOT else "0").exit_code == 0
+    rules = [seccomp.Rule(["sethostname"], "SCMP_ACT_ERRNO", 1)]
+    own = seccomp.Profile("SCMP_ACT_ALLOW", syscalls=rules)
+    refused = run(["hostname", "x"], seccomp=own, capabilities=["SYS_ADMIN"], capture=True)
+    assert "not permitted" in refused.stderr
+    assert run(["hostname", "x"], capabilities=["SYS_ADMIN"]).exit_code == 0
 
 
 def test_new_privileges_can_be_allowed(busybox: Path) -> None:

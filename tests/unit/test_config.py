@@ -78,6 +78,7 @@ def root(tmp_path: Path) -> Path:
         ({"uid_mappings": [(0, 0, 9), (5, 100, 9)], "gid_mappings": [(0, 1000, 1)]}, "in common"),
         ({"idmap_root": True}, "give its mappings"),
         ({"limits": {"pids_max": 5}}, "limits are"),
+        ({"seccomp": "strict"}, "seccomp is"),
         ({"time_offsets": {"realtime": 5}}, "monotonic"),
         ({"time_offsets": {"boottime": 1 << 70}}, "from -"),
     ],
