@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import pytest
 
+from labkit.lab.needs import lacking
+
 MACHINE_CANNOT = "this machine cannot: "
 
 
@@ -29,3 +31,9 @@ def need_command(command: str) -> str:
     if not found:
         pytest.skip(f"{command} is not installed")
     return found
+
+
+def need(*words: str) -> None:
+    """Skip unless this machine has what a lab may ask for: words of `labkit.lab.needs`."""
+    if lack := lacking(words):
+        machine_cannot(f"{lack.what} (such tests run in a virtual machine, in the lane vm)")

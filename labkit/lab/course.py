@@ -14,6 +14,7 @@ from labkit.lab.progress import Progress
 from labkit.lab.task import Task
 
 if TYPE_CHECKING:
+    from labkit.lab.groups_view import GroupsView
     from labkit.lab.view import IsolationView
 
 
@@ -72,6 +73,14 @@ class Lab:
         from labkit.lab.view import IsolationView
 
         view = IsolationView(of, title=title)
+        view.show()
+        return view
+
+    def groups(self, *, title: str = "") -> "GroupsView":
+        """Show the lab host's control groups, what they use and what their limits are, live."""
+        from labkit.lab.groups_view import GroupsView
+
+        view = GroupsView(title=title)
         view.show()
         return view
 

@@ -73,7 +73,7 @@ def disk(mib: int = 32, folder: str | None = None) -> Hog:
 
 def fork_bomb(processes: int = 100) -> Hog:
     """A process that becomes two, which become four, until there have been `processes`; all of them count."""
-    return Hog("forks", 1, _explode, (_within(processes, FORKS_MAX, "processes"),))
+    return Hog("forks", 1, explode, (_within(processes, FORKS_MAX, "processes"),))
 
 
 def _within(number: int, most: int, what: str) -> int:
@@ -171,10 +171,21 @@ def _count() -> None:
 
 
 def _remember(mib: int) -> None:
-    pages = mmap.mmap(-1, min(mib << 20, free_bytes() // 4))
-    while True:
+    with _pages(mib) as pages:
+        while True:
+            for offset in range(0, len(pages), mmap.PAGESIZE):
+                pages[offset] = 1
+
+
+def write_to(mib: int) -> None:
+    """Write to every page of `mib` MiB of memory, once; it is given back."""
+    with _pages(mib) as pages:
         for offset in range(0, len(pages), mmap.PAGESIZE):
             pages[offset] = 1
+
+
+def _pages(mib: int) -> mmap.mmap:
+    return mmap.mmap(-1, min(mib << 20, free_bytes() // 4))
 
 
 def free_bytes() -> int:
@@ -199,7 +210,7 @@ def _store(mib: int, folder: str | None) -> None:
             os.fsync(file.fileno())
 
 
-def _explode(processes: int) -> None:
+def explode(processes: int) -> None:
     """Fork and fork again, but only for a token: there are `processes` of them in a pipe, and none is put back."""
     tokens, filler = os.pipe2(os.O_NONBLOCK)
     os.write(filler, bytes(processes))

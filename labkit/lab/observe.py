@@ -1,15 +1,20 @@
-"""The cell magic `%%observe NAME`: run the cell once its prediction was made, its output under the prediction."""
+"""The cell magics: `%%observe` waits for a prediction, `%%needs` for a machine that can run the cell.
+
+`%%observe NAME` runs the cell once its prediction was made, its output under the prediction. `%%needs WHAT` runs it
+where this machine has what it needs (the words of `labkit.lab.needs`); elsewhere it says what is lacking, and the rest
+of the notebook goes on. Both together: `%%observe NAME needs WHAT`.
+"""
 
 import ast
 from collections.abc import Callable
 from typing import Any
 
-from labkit.lab import show
+from labkit.lab import needs, show
 from labkit.lab.predict import Prediction
 
 
 def register(find: Callable[[str], Prediction | str]) -> None:
-    """Make `%%observe` known to the running IPython; nothing in plain Python. Again is harmless.
+    """Make the magics known to the running IPython; nothing in plain Python. Again is harmless.
 
     `find(name)` gives the prediction, or a sentence about why there is none.
     """
@@ -18,19 +23,37 @@ def register(find: Callable[[str], Prediction | str]) -> None:
         return
 
     def observe(line: str, cell: str) -> None:
-        run(shell, find(line.strip()), cell)
+        name, _, wanted = line.partition(" needs ")
+        run(shell, find(name.strip()), cell, wanted)
+
+    def run_where_possible(line: str, cell: str) -> None:
+        if not lacks(line):
+            _execute(shell, cell)
 
     shell.register_magic_function(observe, magic_kind="cell", magic_name="observe")
+    shell.register_magic_function(run_where_possible, magic_kind="cell", magic_name="needs")
 
 
-def run(shell: Any, prediction: Prediction | str, cell: str) -> None:
-    """Run `cell` as a cell of its own would run, unless its prediction is still missing."""
+def lacks(wanted: str) -> bool:
+    """Whether this machine lacks one of the words in `wanted`; if so, say what, and how to get it."""
+    lack = needs.lacking(wanted.split())
+    if lack is None:
+        return False
+    text = f"This machine cannot run this cell: {lack.what}.\n\nWhat to do: {lack.mend}. The rest of the lab goes on."
+    show.display(text, show.box("lacking", "", show.inline(text)))
+    return True
+
+
+def run(shell: Any, prediction: Prediction | str, cell: str, wanted: str = "") -> None:
+    """Run `cell` as a cell of its own would run, unless its prediction or something it needs is missing."""
     if isinstance(prediction, str):
         show.display(prediction, show.box("predict", "", show.inline(prediction)))
         return
     if prediction.value is None:
         text = f"First make your prediction `{prediction.name}`, then run this cell again."
         show.display(text, show.box("predict", "", show.inline(text)))
+        return
+    if lacks(wanted):
         return
     show.display(
         f"{prediction.stated()}\nWhat happens:",

@@ -19,7 +19,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from labkit import paths
+from labkit.errors import Unsupported
 from labkit.lab import execute, source
+from labkit.lab.needs import lacking
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
@@ -184,11 +186,15 @@ def _keep(path: Path) -> Path:
 
 
 def _write_solved(md: Path) -> bool:
-    path = solved_path(md)
-    print(f"{_shown(path)}: running ...", flush=True)
+    path, folder = solved_path(md), learner_path(md).parent
+    lack = lacking(source.needs(md))
+    print(f"{_shown(path)}: running{' in a virtual machine' if lack else ''} ...", flush=True)
     notebook = build(md, solved=True)
     try:
-        execute.execute(notebook, learner_path(md).parent)
+        notebook = execute.execute_in_vm(notebook, folder) if lack else execute.execute(notebook, folder)
+    except Unsupported as error:
+        print(f"{_shown(md)}: not executed, nothing was written. {lack}; {error}", file=sys.stderr)
+        return False
     except execute.CellFailed as error:
         print(f"{_shown(md)}: a cell of the solved notebook failed, nothing was written.\n{error}", file=sys.stderr)
         return False

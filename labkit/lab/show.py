@@ -19,6 +19,7 @@ _LOOKS = {
     "not attempted": ("○", "Not attempted", "var(--jp-info-color1, #0288a7)"),
     "not checked": ("!", "Not checked", "var(--jp-error-color1, #c62828)"),
     "failed": ("!", "That did not work", "var(--jp-error-color1, #c62828)"),
+    "lacking": ("!", "Not on this machine", "var(--jp-warn-color1, #b45309)"),
     "predict": ("?", "Predict", "var(--jp-brand-color1, #1976d2)"),
     "observe": ("=", "You predicted", "var(--jp-brand-color1, #1976d2)"),
     "hint": ("·", "Hint", "var(--jp-info-color1, #0288a7)"),

@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from labkit import paths
+from labkit.lab.needs import KNOWN
 
 BEGIN, STUB, END, ONLY = "### BEGIN SOLUTION", "### STUB", "### END SOLUTION", "### SOLVED ONLY"
+PYTHON_MAGICS = ("%%observe", "%%needs")  # what follows them in a cell is Python
 _MARKER = re.compile(r"#{2,}\s*(BEGIN|END|STUB|SOLVED|SOLUTION)\b", re.IGNORECASE)
 _UNCOMPARED = {"nbval-skip", "nbval-ignore-output", "skip-execution"}
 _STUB_PREFIX = "#|"
@@ -69,6 +71,20 @@ def path_of(number: str) -> Path:
     if len(found) != 1:
         raise SourceError(f"{folder()}: {len(found)} sources of lab {number}, expected one")
     return found[0]
+
+
+def needs(path: Path) -> tuple[str, ...]:
+    """What a machine must have for the lab to be worth its while: `needs:` in the front matter, a list of words.
+
+    `SourceError`: a word that `labkit.lab.needs` does not know.
+    """
+    import jupytext
+
+    found = jupytext.reads(path.read_text(encoding="utf-8"), fmt="md:myst").metadata.get("needs", [])
+    words = [found] if isinstance(found, str) else list(found)
+    if unknown := [word for word in words if word not in KNOWN]:
+        raise SourceError(f"{path}: needs {unknown[0]!r}, which is none of: {', '.join(KNOWN)}")
+    return tuple(words)
 
 
 def read(path: Path) -> list[Cell]:
@@ -165,7 +181,7 @@ def split(text: str, file: str = "cell", first_line: int = 1) -> tuple[str, str]
 
 
 def _must_compile(text: str, path: Path, line: int) -> None:
-    if text.lstrip().startswith("%%") and not text.lstrip().startswith("%%observe"):
+    if text.lstrip().startswith("%%") and not text.lstrip().startswith(PYTHON_MAGICS):
         return
     lines = text.split("\n")
     python = "\n".join("pass" if re.match(r"\s*[%!]", one) else one for one in lines)

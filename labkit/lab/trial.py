@@ -77,7 +77,7 @@ def _run(code: str, name: str, namespace: dict[str, Any]) -> None:
 
 def _parse(cell: str) -> ast.Module | None:
     """A cell's Python; None for cells of another magic. Line magics and shell lines are dropped."""
-    text = re.sub(r"\A\s*%%observe.*\n", "\n", cell)
+    text = re.sub(r"\A\s*%%(observe|needs).*\n", "\n", cell)
     if text.lstrip().startswith("%%"):
         return None
     return ast.parse("\n".join("pass" if re.match(r"\s*[%!]", line) else line for line in text.split("\n")))

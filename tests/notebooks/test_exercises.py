@@ -8,6 +8,7 @@ import pytest
 
 from labkit.lab import NotAttempted, Passed, course, source
 from labkit.lab.trial import Posed, all_posed, outcome_of
+from tests.requirements import need
 
 DATA = Path(__file__).parent / "data"
 
@@ -36,6 +37,7 @@ def test_untouched_is_not_attempted(posed: Posed) -> None:
 @every_exercise
 @pytest.mark.parametrize("seed", ["one", "two", "three"])
 def test_solution_passes(posed: Posed, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    need(*source.needs(posed.written_in))
     monkeypatch.setenv("LABKIT_SEED", seed)
     outcome = outcome_of(posed, posed.solved)
     assert isinstance(outcome, Passed), outcome

@@ -9,6 +9,7 @@ import pytest
 from labkit import paths
 from labkit.lab import release, source
 from labkit.lab.replay import replay
+from tests.requirements import need
 
 HERE = Path(__file__).parent
 SANITIZE = HERE / "sanitize.cfg"
@@ -30,6 +31,7 @@ def test_every_notebook_has_a_source() -> None:
 @pytest.mark.parametrize("time", ["first", "second"])
 @pytest.mark.parametrize("md", SOURCES, ids=[md.stem for md in SOURCES])
 def test_solved_gives_what_it_gave(md: Path, time: str) -> None:
+    need(*source.needs(md))
     done = replay(release.solved_path(md), folder=paths.checkout() / "labs", sanitize=SANITIZE)
     assert done.exit_code == 0, done.text
     assert not _left_behind(done.state)

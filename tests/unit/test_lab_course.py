@@ -9,7 +9,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from labkit.lab import Exercise, Lab, NotYet, Passed, Verdict, show
+from labkit.errors import InvalidConfig, Unsupported
+from labkit.lab import Exercise, Lab, NotYet, Passed, Verdict, needs, show
 from labkit.lab import judge as judging
 
 SOURCE = """\
@@ -248,3 +249,34 @@ def test_html_is_escaped() -> None:
     assert "<code>a&lt;b</code>" in html
     assert "Not yet" in html
     assert "&lt;b&gt;" in html
+
+
+def test_a_cell_that_needs_what_is_lacking_says_so_and_the_rest_goes_on(
+    lab: Lab, cells: Callable[[str], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lack: list[Unsupported | None] = [Unsupported("there are no wings", "grow some")]
+    monkeypatch.setitem(needs.KNOWN, "wings", lambda: lack[0])
+    lab.predict("p", "How high?", number=True)
+    lab.answer("p", 3)
+    for head in ("%%needs wings", "%%observe p needs wings"):
+        capsys.readouterr()
+        done = cells(f"{head}\nprint('flying')")
+        printed = capsys.readouterr().out
+        assert done.success and "flying" not in printed, head
+        assert "there are no wings" in printed and "What to do: grow some." in printed
+    lack[0] = None
+    for head in ("%%needs wings", "%%observe p needs wings"):
+        capsys.readouterr()
+        assert cells(f"{head}\nprint('flying')\n6 * 7").success
+        assert "flying" in capsys.readouterr().out, head
+    assert isinstance(cells("%%needs fins\n1").error_in_exec, InvalidConfig)
+
+
+def test_a_prediction_comes_before_what_is_lacking(
+    lab: Lab, cells: Callable[[str], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(needs.KNOWN, "wings", lambda: Unsupported("there are no wings", "grow some"))
+    lab.predict("p", "How high?", number=True)
+    cells("%%observe p needs wings\nprint('flying')")
+    printed = capsys.readouterr().out
+    assert "First make your prediction" in printed and "wings" not in printed

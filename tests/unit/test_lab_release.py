@@ -7,7 +7,8 @@ import nbformat
 import pytest
 
 from labkit import paths
-from labkit.lab import execute, release
+from labkit.errors import Unsupported
+from labkit.lab import execute, needs, release
 
 TOY = Path(__file__).parent.parent / "notebooks" / "data" / "90_toy.md"
 
@@ -148,3 +149,29 @@ def test_normalise_leaves_what_is_the_same_every_time() -> None:
         {"output_type": "stream", "name": "stdout", "text": "in <checkout>/labs\n"},
         {"output_type": "display_data", "metadata": {}, "data": {"text/plain": "x"}},
     ]
+
+
+def test_a_lab_that_needs_more_than_is_here_is_executed_in_a_machine(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    md = checkout / "labs" / "source" / "90_toy.md"
+    md.write_text(md.read_text().replace("kernelspec:", "needs: [cgroup-v2]\nkernelspec:", 1))
+    pretend_executed(monkeypatch)
+    lack: list[Unsupported | None] = [None]
+    monkeypatch.setitem(needs.KNOWN, "cgroup-v2", lambda: lack[0])
+    here, inside = execute.execute, []
+
+    def in_vm(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+        inside.append(folder)
+        if len(inside) == 2:
+            raise Unsupported("no kind of virtual machine can run here", "get one")
+        return here(notebook, folder)
+
+    monkeypatch.setattr(execute, "execute_in_vm", in_vm)
+    assert release.main([]) == 0 and not inside, "it is here"
+    lack[0] = Unsupported("there are no groups", "use another kernel")
+    assert release.main(["--all"]) == 0 and inside == [checkout / "labs"]
+    assert "in a virtual machine" in capsys.readouterr().out
+    assert release.main(["--all"]) == 1
+    said = capsys.readouterr().err
+    assert "there are no groups" in said and "get one" in said and said.count("\n") == 1

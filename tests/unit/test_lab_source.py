@@ -104,3 +104,22 @@ def test_solution_is_the_solved_cell(tmp_path: Path) -> None:
     assert source.solution(path, "f") == split(CELL)[0]
     with pytest.raises(SourceError, match="0 cells"):
         source.solution(path, "g")
+
+
+def test_a_lab_says_what_it_needs(tmp_path: Path) -> None:
+    lab = tmp_path / "90_x.md"
+    for line, wanted in (("", ()), ("needs: [cgroup-v2]\n", ("cgroup-v2",)), ("needs: cgroup-v2\n", ("cgroup-v2",))):
+        lab.write_text(f"---\nkernelspec:\n  display_name: Python 3\n  name: python3\n{line}---\n\n# A lab\n")
+        assert source.needs(lab) == wanted
+    lab.write_text("---\nkernelspec:\n  display_name: Python 3\n  name: python3\nneeds: [wings]\n---\n\n# A lab\n")
+    with pytest.raises(SourceError, match=r"90_x.md: needs 'wings', which is none of: cgroup-v2"):
+        source.needs(lab)
+
+
+def test_a_cell_of_the_labs_own_magics_is_python(tmp_path: Path) -> None:
+    lab = tmp_path / "90_x.md"
+    head = "---\nkernelspec:\n  display_name: Python 3\n  name: python3\n---\n\n"
+    for magic in ("%%observe x", "%%needs cgroup-v2"):
+        lab.write_text(f"{head}```{{code-cell}} ipython3\n{magic}\nx = (\n```\n")
+        with pytest.raises(SourceError, match="was never closed"):
+            source.read(lab)

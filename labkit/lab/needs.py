@@ -1,0 +1,32 @@
+"""What a lab may need of a machine, beyond what every lab needs, and whether this machine has it.
+
+A lab's source says it in its front matter: `needs: [cgroup-v2]`. Such a lab runs everywhere, and says in its cells what
+is missing; but its solved notebook is made, and its checks are tested, where the machine has it: in a virtual machine,
+if not here.
+"""
+
+from collections.abc import Callable, Iterable
+
+from labkit.errors import InvalidConfig, Unsupported
+
+
+def _cgroup_v2() -> Unsupported | None:
+    from labkit import cgroups
+
+    return cgroups.unsupported()
+
+
+KNOWN: dict[str, Callable[[], Unsupported | None]] = {"cgroup-v2": _cgroup_v2}
+
+
+def lacking(needs: Iterable[str]) -> Unsupported | None:
+    """The first of `needs` that this machine lacks, and how to mend it; None where it has them all.
+
+    `InvalidConfig`: a word that is none of `KNOWN`.
+    """
+    for need in needs:
+        if need not in KNOWN:
+            raise InvalidConfig(f"there is no need called {need!r}, only: {', '.join(KNOWN)}")
+        if lack := KNOWN[need]():
+            return lack
+    return None

@@ -1,0 +1,29 @@
+"""Run tests inside a virtual machine: those of what this machine's own kernel does not have."""
+
+import sys
+
+from labkit import paths, vm
+
+MEMORY_MIB = 1536
+SECONDS = 900
+
+
+def pytest_inside(*arguments: str, user: str | None = None, kind: str = "uml") -> vm.Completed:
+    """Run pytest with `arguments` in a machine that has this machine's files; skips are failures there too."""
+    checkout = paths.checkout()
+    return vm.run(
+        [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        kind=kind,
+        cwd=checkout,
+        env={
+            "PYTHONPATH": str(checkout),
+            "LABKIT_STATE": str(paths.state()),
+            "LABKIT_NO_SKIPS": "1",
+            "HOME": "/tmp",
+            "NO_COLOR": "1",
+        },
+        user=user,
+        memory_mib=MEMORY_MIB,
+        capture=True,
+        timeout=SECONDS,
+    )
