@@ -4,9 +4,10 @@ Making them is one system call in the process that wants them (`syscalls.unshare
 Sources: namespaces(7), /proc/PID/ns in proc(5).
 """
 
+import fcntl
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
 from labkit import constants as c
@@ -28,6 +29,7 @@ FLAGS = {
     "cgroup": c.CLONE_NEWCGROUP,
     "time": c.CLONE_NEWTIME,
 }
+_NS_GET_NSTYPE = 0xB703  # which CLONE_NEW* flag made it
 KINDS = ("mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time")
 
 
@@ -55,14 +57,57 @@ def of(pid: int | str) -> dict[str, int]:
 
 def members(kind: str, inode: int) -> list[int]:
     """The PIDs of the processes in that namespace, as far as the caller may look into processes; ascending."""
+    return census(kind).get(inode, [])
+
+
+def census(kind: str) -> dict[int, list[int]]:
+    """Who is in which: the namespaces of `kind`, as inodes, with the PIDs in each, as far as the caller may look."""
     _check_kind(kind)
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError):
-                if procfs.namespace_inode(entry, kind) == inode:
-                    found.append(int(entry))
-    return sorted(found)
+    found: dict[int, list[int]] = {}
+    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        with suppress(OSError):
+            found.setdefault(procfs.namespace_inode(pid, kind), []).append(pid)
+    return found
+
+
+def same(kind: str, *where: int | str | os.PathLike[str]) -> bool:
+    """Whether these are one namespace, each said as for `opened`: equal inodes on one machine mean just that."""
+    inodes = set()
+    for one in where:
+        with opened(kind, one) as fd:
+            inodes.add(os.fstat(fd).st_ino)
+    return len(inodes) == 1
+
+
+@contextmanager
+def opened(kind: str, where: int | str | os.PathLike[str]) -> Iterator[int]:
+    """A descriptor of the namespace of `kind` of process `where`, or with the path `where`; closed on leaving.
+
+    A path is a /proc/PID/ns/KIND, or a file on which one was bound so that it outlives its processes. `LabkitError`:
+    there is none. The descriptor keeps the namespace alive, and `syscalls.setns` joins it. ioctl_ns(2).
+    """
+    _check_kind(kind)
+    path = f"/proc/{where}/ns/{kind}" if isinstance(where, int) else where
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError, TypeError):
+        raise LabkitError(f"there is no {kind} namespace at {where!r}") from None
+    try:
+        try:
+            flag = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+        except OSError:
+            flag = 0
+        if flag != FLAGS[kind]:
+            raise LabkitError(f"{where!r} is not a {kind} namespace")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def join(kind: str, where: int | str | os.PathLike[str]) -> None:
+    """Move the calling thread into the namespace of `kind` that `where` says, as for `opened`. setns(2)."""
+    with opened(kind, where) as fd:
+        syscalls.setns(fd, FLAGS[kind])
 
 
 def enter(pid: int, kinds: tuple[str, ...]) -> None:

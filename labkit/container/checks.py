@@ -1,6 +1,5 @@
 """What makes no sense in a configuration, each found before anything is started and said in one sentence."""
 
-import fcntl
 import os
 import re
 import resource
@@ -10,14 +9,13 @@ from typing import Any
 
 from labkit import binds
 from labkit import namespaces as kinds_of
-from labkit.errors import InvalidConfig
+from labkit.errors import InvalidConfig, LabkitError
 from labkit.idmap import ID_MAX, IdMap
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 _SYSCTL = re.compile(r"[A-Za-z0-9_*-]+([./][A-Za-z0-9_.*-]+)+")
 REQUEST_BYTES = 64 * 1024  # of arguments and environment together: they travel in one message
 INFINITY = (1 << 64) - 1
-_NS_GET_NSTYPE = 0xB703  # ioctl_ns(2): which CLONE_NEW* flag made it
 #: The kernel parameters that a namespace has of its own, so that setting them changes nothing outside: by what their
 #: name begins with, and the kind. namespaces(7); Docker and runc allow the same.
 _SYSCTLS = {
@@ -141,28 +139,16 @@ def namespaces(chosen: Mapping[str, str | int], network: object, mapped: object,
         if how == "host":
             continue
         try:
-            fd = os.open(namespace_path(kind, how), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (OSError, TypeError):
-            raise InvalidConfig(f"there is no {kind} namespace at {how!r} to join") from None
-        try:
-            found = fcntl.ioctl(fd, _NS_GET_NSTYPE)
-        except OSError:
-            found = 0
-        finally:
-            os.close(fd)
-        if found != kinds_of.FLAGS[kind]:
-            raise InvalidConfig(f"{how!r} is not a {kind} namespace")
+            with kinds_of.opened(kind, how):
+                pass
+        except LabkitError as error:
+            raise InvalidConfig(f"no namespace can be joined: {error}") from None
     if not isinstance(network, str) and not hasattr(network, "netns_fd"):
         raise InvalidConfig(f'the network is "none", "host" or an endpoint of a Network, not {network!r}')
     if isinstance(network, str) and network not in ("none", "host"):
         raise InvalidConfig(f'the network is "none", "host" or an endpoint of a Network, not {network!r}')
     if "net" in chosen and network != "none":
         raise InvalidConfig("the network namespace is said twice, by network and by namespaces; leave one out")
-
-
-def namespace_path(kind: str, how: str | int) -> str:
-    """Where the namespace of process `how`, or with the path `how`, can be opened."""
-    return f"/proc/{how}/ns/{kind}" if isinstance(how, int) else how
 
 
 def sysctls(settings: Mapping[str, str], shared: Mapping[str, object], network: object) -> None:

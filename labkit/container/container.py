@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from labkit import cgroups, overlay_checks
+from labkit import cgroups, namespaces, overlay_checks
 from labkit import constants as c
 from labkit.cgroups import Cgroup
-from labkit.container import checks, init, launch
+from labkit.container import init, launch
 from labkit.container.config import Config, Process
 from labkit.container.failure import most_telling, start_error
 from labkit.container.running import Running
@@ -215,8 +215,7 @@ def _namespaces(config: Config) -> Iterator[dict[str, int]]:
         found = {}
         for kind, how in config.namespaces.items():
             if how != "host":
-                found[kind] = os.open(checks.namespace_path(kind, how), os.O_RDONLY | os.O_CLOEXEC)
-                stack.callback(os.close, found[kind])
+                found[kind] = stack.enter_context(namespaces.opened(kind, how))
         endpoint = getattr(config.network, "netns_fd", None)
         if endpoint is not None:
             found["net"] = endpoint

@@ -1,5 +1,6 @@
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +98,43 @@ def test_errors_explain_themselves() -> None:
     with pytest.raises(OSError, match="Invalid argument") as caught:
         run_in_child(not_a_mount)
     assert "not a mount point" in caught.value.__notes__[0]
+
+
+def test_joining_by_process_path_and_a_mount_that_keeps_one_alive(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.touch()
+
+    def isolate() -> None:
+        syscalls.unshare(c.CLONE_NEWUTS)
+        syscalls.sethostname("box")
+        syscalls.mount("/proc/self/ns/uts", str(kept), None, c.MS_BIND)
+
+    def joined(where: int | str) -> str:
+        namespaces.join("uts", where)
+        return socket.gethostname()
+
+    def compared(where: int) -> tuple[bool, bool]:
+        return namespaces.same("uts", where, str(kept)), namespaces.same("uts", os.getpid(), str(kept))
+
+    with spawn(isolate) as child:
+        assert run_in_child(joined, child.pid) == "box"
+        assert run_in_child(joined, f"/proc/{child.pid}/ns/uts") == "box"
+        assert run_in_child(compared, child.pid) == (True, False)
+    assert run_in_child(joined, str(kept)) == "box"  # no process is in it any more
+
+
+def test_what_is_no_namespace_of_the_kind_is_not_joined(tmp_path: Path) -> None:
+    for where in ("/proc/self/ns/net", "/etc/passwd", str(tmp_path)):
+        with pytest.raises(LabkitError, match="is not a uts namespace"):
+            namespaces.join("uts", where)
+    for nowhere in ("/nowhere", "a\0b", -1, 1 << 30):
+        with pytest.raises(LabkitError, match="there is no uts namespace at"):
+            namespaces.join("uts", nowhere)
+
+
+def test_the_census_has_everybody_once() -> None:
+    with spawn(syscalls.unshare, c.CLONE_NEWIPC) as child:
+        found = namespaces.census("ipc")
+        assert found[namespaces.inode(child.pid, "ipc")] == [child.pid]
+        everybody = [pid for pids in found.values() for pid in pids]
+        assert len(everybody) == len(set(everybody)) > 1
