@@ -36,11 +36,12 @@ def used_subnets() -> list[IPv4Network]:
     return [one.network for one in found if not one.is_loopback]
 
 
-def make(bridge: str, address: IPv4Interface, hardware_address: str) -> bool:
-    """Make a bridge with `address`, forward what comes through it, and write the rules; all or nothing.
+def make(bridge: str, address: IPv4Interface, hardware_address: str) -> tuple[bool, Unsupported | None]:
+    """Make a bridge with `address`, write the rules, and forward what comes through it; all or nothing.
 
-    Returns whether the lab host forwarded packets before. The bridge's hardware address is given: left alone it would
-    change whenever a port with a lower one joins, and what neighbours remember would be wrong.
+    Returns whether the lab host forwarded packets before, and why it does not now: without rules nothing is forwarded.
+    The bridge's hardware address is given: left alone it would change whenever a port with a lower one joins, and what
+    neighbours remember would be wrong.
     """
     with open(_IP_FORWARD) as file:
         forwarded = file.read().strip() != "0"
@@ -55,12 +56,12 @@ def make(bridge: str, address: IPv4Interface, hardware_address: str) -> bool:
             index = _index(ip, bridge)
             ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
             ip.link("set", index=index, state="up")
-            nftables.write(bridge, address.network)
-            _forward(True)
+            if (lack := nftables.write(bridge, address.network)) is None:
+                _forward(True)
         except BaseException:
             remove(bridge, forwarded)
             raise
-    return forwarded
+    return forwarded, lack
 
 
 def remove(bridge: str, forward: bool) -> None:
@@ -158,9 +159,7 @@ def _told(doing: str) -> Iterator[None]:
         return
     if number in (EOPNOTSUPP, ENOENT, EPROTONOSUPPORT, ENODEV):
         lack = f"this kernel cannot do what a network takes ({doing}: {os.strerror(number)})"
-        raise Unsupported(
-            lack, "load the modules for it, as root: modprobe -a bridge veth nft_chain_nat nft_masq nft_ct"
-        )
+        raise Unsupported(lack, "load its modules, as root: modprobe -a bridge veth")
     if number in (EPERM, EACCES, EROFS):  # the last where an outer container has /proc/sys read-only
         lack = f"a network may not be made here ({doing}: {os.strerror(number)})"
         raise Unsupported(lack, "a container around this one forbids it; `./lab doctor` says how to get a machine")

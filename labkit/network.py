@@ -58,8 +58,9 @@ class Network:
             self.subnet = asked or addresses.free_subnet(used)
             self.gateway = str(addresses.gateway(self.subnet))  #: the bridge's address
             here = IPv4Interface(f"{self.gateway}/{self.subnet.prefixlen}")
-            forwarded = self._call(netlink.make, self.bridge, here, addresses.hardware_address(here.ip))
+            forwarded, lack = self._call(netlink.make, self.bridge, here, addresses.hardware_address(here.ip))
             _forwarded.setdefault(self._lab_host, forwarded)
+            self.no_way_out = lack  #: None; or why endpoints reach nothing outside: a kernel without the rules for it
         except BaseException as error:
             if not isinstance(error, Exception):  # interrupted, and so not undone by `netlink.make` itself
                 with contextlib.suppress(LabkitError):

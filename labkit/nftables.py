@@ -8,9 +8,13 @@ addresses is no help: it takes 10.0.0.0/28 for a mask of 255.255.255.15.)
 Runs in a child on the lab host, as `labkit.netlink` does. Source: nft(8); `include/uapi/linux/netfilter/nf_tables.h`.
 """
 
+import os
 from contextlib import suppress
+from errno import EAFNOSUPPORT, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 from ipaddress import IPv4Network
 from typing import Any
+
+from labkit.errors import Unsupported
 
 TABLES = "labkit-"  # the names of our tables begin so; the bridge's name follows
 _SRCNAT = 100  # the priority of source NAT: after every filter has seen the packet as it was
@@ -21,8 +25,8 @@ _EQUAL, _NOT_EQUAL = 0, 1
 _DROP, _ACCEPT = 0, 1
 
 
-def write(bridge: str, subnet: IPv4Network) -> None:
-    """Write the rules of one network. `nft list ruleset` shows them as::
+def write(bridge: str, subnet: IPv4Network) -> Unsupported | None:
+    """Write the rules of one network; or say why this kernel has no such rules. `nft list ruleset` shows them as::
 
         table ip labkit-br-shop {
             chain postrouting { type nat hook postrouting priority srcnat; policy accept;
@@ -34,7 +38,21 @@ def write(bridge: str, subnet: IPv4Network) -> None:
     Who is in the network may begin conversations with the outside. From outside, other networks included, nobody may
     begin one: that is what publishing a port is for.
     """
-    table = TABLES + bridge
+    try:
+        _write(TABLES + bridge, bridge, subnet)
+    except (_netlink_error(), OSError) as error:
+        number = getattr(error, "code", None) or getattr(error, "errno", None)
+        remove(bridge)
+        if number not in (ENOENT, EOPNOTSUPP, EAFNOSUPPORT, EPROTONOSUPPORT):
+            raise
+        lack = f"this kernel does no NAT by nftables ({os.strerror(number)})"
+        return Unsupported(
+            lack, "load its modules, as root: modprobe -a nft_chain_nat nft_masq nft_ct; or use another kernel"
+        )
+    return None
+
+
+def _write(table: str, bridge: str, subnet: IPv4Network) -> None:
     with _nftables() as nft:
         nft.table("add", name=table)
         chain = {"table": table, "name": "postrouting", "hook": "postrouting", "type": "nat", "policy": _ACCEPT}
@@ -49,15 +67,14 @@ def write(bridge: str, subnet: IPv4Network) -> None:
 
 def remove(bridge: str) -> None:
     """Take them away, if they are there."""
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    with _nftables() as nft, suppress(NetlinkError):
+    with suppress(_netlink_error(), OSError), _nftables() as nft:
         nft.table("del", name=TABLES + bridge)
 
 
 def bridges() -> list[str]:
     """The bridges that there are rules of ours for."""
-    with _nftables() as nft:
+    names: list[str] = []
+    with suppress(_netlink_error(), OSError), _nftables() as nft:
         names = [str(table.get_attr("NFTA_TABLE_NAME")) for table in nft.get_tables()]
     return [name.removeprefix(TABLES) for name in names if name.startswith(TABLES)]
 
@@ -108,6 +125,12 @@ def _expressions() -> Any:
     from pyroute2.nftables import expressions
 
     return expressions
+
+
+def _netlink_error() -> Any:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    return NetlinkError
 
 
 def _nftables() -> Any:
