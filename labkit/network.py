@@ -161,6 +161,13 @@ class Endpoint:
         self._relays = Relays()
 
     @property
+    def inode(self) -> int:
+        """The identity of its namespace, as in `net:[4026532251]`."""
+        if self.netns_fd < 0:
+            raise LabkitError(f"the endpoint {self.name!r} is closed; make a new one")
+        return os.fstat(self.netns_fd).st_ino
+
+    @property
     def netns_path(self) -> str:
         """A path that processes on the lab host can open the namespace by, while the network is open."""
         child, number = self._theirs or (None, -1)

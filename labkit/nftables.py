@@ -79,6 +79,17 @@ def bridges() -> list[str]:
     return [name.removeprefix(TABLES) for name in names if name.startswith(TABLES)]
 
 
+def masquerading() -> list[str]:
+    """The tables with a rule that masquerades, whoever wrote it; ours go by their bridges."""
+    found = set()
+    with suppress(_netlink_error(), OSError), _nftables() as nft:
+        for rule in nft.get_rules():
+            names = [one.get_attr("NFTA_EXPR_NAME") for one in rule.get_attr("NFTA_RULE_EXPRESSIONS") or ()]
+            if "masq" in names:
+                found.add(str(rule.get_attr("NFTA_RULE_TABLE")).removeprefix(TABLES))
+    return sorted(found)
+
+
 def from_subnet(subnet: IPv4Network) -> list[Any]:
     """Go on only with a packet whose source is in `subnet`."""
     where = {"dreg": 1, "base": _NETWORK_HEADER, "offset": _SOURCE_ADDRESS, "len": 4}

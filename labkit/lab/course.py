@@ -15,7 +15,9 @@ from labkit.lab.task import Task
 
 if TYPE_CHECKING:
     from labkit.lab.groups_view import GroupsView
+    from labkit.lab.network_view import NetworkView
     from labkit.lab.view import IsolationView
+    from labkit.network import Network
 
 
 class Lab:
@@ -81,6 +83,14 @@ class Lab:
         from labkit.lab.groups_view import GroupsView
 
         view = GroupsView(title=title)
+        view.show()
+        return view
+
+    def network(self, *networks: "Network", title: str = "", **names: Any) -> "NetworkView":
+        """Show the lab host's networks as a picture, live. `names`: what else a namespace is called, after whom."""
+        from labkit.lab.network_view import NetworkView
+
+        view = NetworkView(networks, names, title=title)
         view.show()
         return view
 
