@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _KEPT_PROGRAMS = 64
 _written: "dict[bytes, Written]" = {}
-_own_pid_namespace: int | None = None
+_home: dict[str, int] = {}  # the zygote's own namespaces, by kind, as far as it has ever left them
 
 
 def start(argument: "Any", fds: list[int]) -> Started:
@@ -88,35 +88,40 @@ def _launch(
     assert min(given.values(), default=steps.START_FD + 1) > steps.START_FD
     parameters = [(written.parameters[name], fd) for name, fd in given.items()]
     try:
-        with _PidNamespace(given.get("pid")):
+        with _Visit({kind: given[kind] for kind in written.born_in}):
             if not written.waits:
                 pid, pidfd = written.program.spawn(written.flags, parameters, given.get("cgroup_fd"))
                 return Started(pid, pidfd, leaves_orphans)
-            return _Waiting(written, parameters, given.get("cgroup_fd")).go(leaves_orphans)
+            waiting = _Waiting(written, parameters, given.get("cgroup_fd"))
+        return waiting.go(leaves_orphans)
     except CallFailed as failed:
         raise _most_telling(written.program, failed) from None
 
 
-class _PidNamespace:
-    """Children begun within are born in the PID namespace that a descriptor refers to (a pidfd, or of the namespace).
+class _Visit:
+    """Be in other namespaces for a moment, so that children begun within are born there: by kind, a descriptor.
 
-    setns(2) moves no process into another PID namespace, but decides where its children are; back is always allowed.
+    setns(2) moves no process into another PID namespace, but decides where its children are. And a child that is born
+    in a user namespace of its own has no power over namespaces made outside, and so could not join them by itself.
     """
 
-    def __init__(self, fd: int | None) -> None:
-        self.fd = fd
+    def __init__(self, namespaces: dict[str, int]) -> None:
+        self.namespaces = namespaces
 
     def __enter__(self) -> None:
-        global _own_pid_namespace
-        if self.fd is not None:
-            if _own_pid_namespace is None:
-                _own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            syscalls.setns(self.fd, c.CLONE_NEWPID)
+        try:
+            for kind, fd in self.namespaces.items():
+                if kind not in _home:
+                    _home[kind] = os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+                syscalls.setns(fd, steps.FLAGS[kind])
+        except OSError:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
-        if self.fd is not None:
-            assert _own_pid_namespace is not None
-            syscalls.setns(_own_pid_namespace, c.CLONE_NEWPID)
+        for kind in self.namespaces:
+            if kind in _home:
+                syscalls.setns(_home[kind], steps.FLAGS[kind])
 
 
 class _Waiting:

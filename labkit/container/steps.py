@@ -41,7 +41,7 @@ CHANGING_DIRECTORY = "changing to the working directory"
 INIT = "/dev/init"
 STATUS_FD, START_FD = 3, 4  # kept until execve, of a child that runs beside its parent
 _LAST_DESCRIPTOR = 0xFFFFFFFF
-_FLAGS = {
+FLAGS = {
     "uts": c.CLONE_NEWUTS,
     "ipc": c.CLONE_NEWIPC,
     "net": c.CLONE_NEWNET,
@@ -71,6 +71,8 @@ class Written:
         self.waits = self.mapped or self.creates or bool(message.get("time_offsets"))
         self.sources: list[tuple[str, bool, bool]] = []  # (path, with all mounted below, with shifted owners)
         self.flags = 0
+        #: the namespaces, of those given, that the parent has to be in when it is born; the others it joins itself
+        self.born_in = tuple(kind for kind in FLAGS if kind in names and (kind == "pid" or self.mapped))
 
     def begin(self) -> None:
         """A session of its own, its input and output; should the zygote die, so does it."""
@@ -86,9 +88,9 @@ class Written:
     def join(self) -> None:
         """Move into the namespaces of others that were given."""
         for kind in ("cgroup", "ipc", "uts", "net"):
-            if kind in self.names:
+            if kind in self.names and kind not in self.born_in:
                 self.program.step(f"joining the {kind} namespace")
-                self.program.call("setns", self.parameters[kind], _FLAGS[kind])
+                self.program.call("setns", self.parameters[kind], FLAGS[kind])
 
     def become_root(self) -> None:
         """Be uid 0 in the user namespace: until then a process is nobody there, though it has all capabilities."""
@@ -181,7 +183,7 @@ def first_process(message: "Message", names: "tuple[str, ...]") -> Written:
     own = [kind for kind in ("mnt", "uts", "ipc", "pid", "net", "cgroup") if kind not in (*shared, *names)]
     if "cgroup_fd" in names and "cgroup" in own:
         own.remove("cgroup")  # made below: clone3(2) would make its root the parent's group
-    written.flags = sum(_FLAGS[kind] for kind in own) | (c.CLONE_NEWUSER if written.mapped else 0)
+    written.flags = sum(FLAGS[kind] for kind in own) | (c.CLONE_NEWUSER if written.mapped else 0)
     plan = _plan(message, owns_network="net" in own, mapped=written.mapped, has_group="cgroup_fd" in names)
     written.begin()
     trees: list[Value] = []
@@ -221,11 +223,10 @@ def further_process(message: "Message", names: "tuple[str, ...]") -> Written:
     descriptors its first process.
     """
     written = Written(message, names)
-    written.mapped = message["mapped"]
     written.begin()
     written.program.step("joining the container")
     written.program.call("setns", written.parameters["container"], message["joined"])
-    if written.mapped:
+    if message["mapped"]:
         written.become_root()
     written.finish()
     return written

@@ -16,6 +16,7 @@ from labkit.container.container import Container
 from labkit.container.state import State
 from labkit.errors import CommandNotFound, LabkitError, StartError, Unsupported
 from labkit.limits import Limits
+from labkit.network import Network
 from labkit.output import readable
 from labkit.process import run_in_child
 from tests.requirements import machine_cannot, need_command, need_root
@@ -27,6 +28,8 @@ MAPPED: dict[str, Any] = (
     if AS_ROOT
     else {"uid_mappings": [(0, 0, 1)], "gid_mappings": [(0, 0, 1)]}
 )
+#: To mount a procfs takes being root over the PID namespace that it shows.
+WITHOUT_PROC = (("filesystem", "tmpfs", "dev", (), ()),)
 
 
 def sh(script: str, **config: Any) -> str:
@@ -175,6 +178,21 @@ def test_namespaces_can_be_shared_and_joined(running: Container) -> None:
         assert namespaces.inode(third.pid, "net") == theirs["net"]
         assert namespaces.inode(third.pid, "uts") == host.namespaces()["uts"]
     assert sh("hostname", namespaces={"uts": "host"}) == "labhost\n"
+
+
+def test_a_user_namespace_and_namespaces_that_were_made_outside_of_it(running: Container) -> None:
+    kinds = ("net", "ipc", "uts", "pid")
+    joined = dict.fromkeys(kinds, running.pid)
+    with start(["sleep", "1000"], namespaces=joined, **(MAPPED | {"plan": WITHOUT_PROC})) as second:
+        for kind in kinds:
+            assert namespaces.same(kind, second.pid, running.pid)
+        assert second.exec(["id", "-u"], capture=True).finish(20).stdout == "0\n"
+    with Network("test") as network, start(["sleep", "1000"], network=network.endpoint("box"), **MAPPED) as box:
+        said = box.exec(["ip", "-o", "addr", "show", "eth0"], capture=True).finish(20).stdout
+        assert network.endpoints["box"].address in said
+    # The zygote is home again.
+    assert run_in_child(lambda: namespaces.same("net", os.getpid(), os.getppid()))
+    assert sh("ip -o link | wc -l") == "1\n"
 
 
 def test_the_lab_hosts_network_can_be_shared(busybox: Path) -> None:
