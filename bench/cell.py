@@ -18,7 +18,7 @@ from labkit.container import run
 # Both as one would write them in a cell. What Jupyter itself needs for a cell, several milliseconds, is not counted.
 _RUN = {
     "labkit": "run(['true'])",
-    "spawned": "subprocess.run({argv!r}, stdin=subprocess.DEVNULL, check=True)",
+    "spawned": "subprocess.run({argv!r}, stdin=open({stdin!r}), check=True)",
 }
 _TIMED = "_begun = time.perf_counter(); {what}; _took = time.perf_counter() - _begun"
 
@@ -67,7 +67,7 @@ class Notebook:
         return ways
 
     def _spawned(self, peer: Peer, number: int) -> Sample:
-        return self._timed(_RUN["spawned"].format(argv=peer.run(number)))
+        return self._timed(_RUN["spawned"].format(argv=peer.run(number), stdin=peer.stdin))
 
     def _timed(self, what: str) -> Sample:
         return Sample(self.execute(_TIMED.format(what=what), "_took"))

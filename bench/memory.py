@@ -136,7 +136,8 @@ def _spawned(peer: Peer, count: int) -> Iterator[None]:
     running = []
     try:
         for number in range(count):
-            process = subprocess.Popen(peer.idle(number), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            with open(peer.stdin) as stdin:
+                process = subprocess.Popen(peer.idle(number), stdin=stdin, stdout=subprocess.PIPE)
             running.append(process)
             assert process.stdout
             if not process.stdout.readline():  # its shell's greeting; it executes the sleep next

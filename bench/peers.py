@@ -1,5 +1,5 @@
 """The peers, each told to do the very same: new mount, UTS, IPC, PID, network and cgroup namespaces, the same root
-filesystem, the same mounts in it, the same capabilities, the command executed and waited for."""
+filesystem, the same mounts in it, the same capabilities and seccomp filter, the command executed and waited for."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit import capabilities, rootfs
+from labkit import capabilities, rootfs, seccomp
 
 TRUE = ("/bin/true",)
 IDLE = ("/bin/sh", "-c", "echo; exec sleep 1000000")  # says when it is there
@@ -18,12 +18,13 @@ IDLE = ("/bin/sh", "-c", "echo; exec sleep 1000000")  # says when it is there
 @dataclass(frozen=True)
 class Peer:
     """A command to compare with. `run` and `idle` give the arguments for container number n; `end` those that end an
-    idle one whose command does not stay with it. `reason` says why it cannot run here."""
+    idle one whose command does not stay with it; `stdin` is what it reads. `reason` says why it cannot run here."""
 
     name: str
     run: Callable[[int], Sequence[str]]
     idle: Callable[[int], Sequence[str]]
     end: Callable[[int], Sequence[str]] | None = None
+    stdin: str = os.devnull  # a file
     reason: str | None = None
 
 
@@ -41,6 +42,7 @@ def peers(root: Path, work: Path, command: Sequence[str] = TRUE) -> list[Peer]:
             "bubblewrap",
             lambda _: _bubblewrap(root, command),
             lambda _: _bubblewrap(root, IDLE),
+            stdin=str(filter_file(work)),
             reason=_missing("bwrap"),
         ),
     ]
@@ -60,8 +62,20 @@ def _oci_peer(name: str, program: Sequence[str], work: Path) -> Peer:
         run("bundle"),
         run("idle", "--detach"),
         lambda number: (*program, "delete", "--force", container(number)),
-        _missing(name) or not_root,
+        reason=_missing(name) or not_root,
     )
+
+
+def filter_file(work: Path) -> Path:
+    """The seccomp filter that labkit's containers have by default, as a program in BPF; empty where there is none."""
+    file = work / "filter.bpf"
+    if not file.exists():
+        file.write_bytes(seccomp.compile_profile(_profile()) if seccomp.available() else b"")
+    return file
+
+
+def _profile() -> seccomp.Profile:
+    return seccomp.default_profile(capabilities.DEFAULT)
 
 
 def _missing(command: str) -> str | None:
@@ -96,6 +110,7 @@ def _bubblewrap(root: Path, command: Sequence[str]) -> Sequence[str]:
             arguments += ["--tmpfs", path, "--remount-ro", path]
         elif os.path.exists(path):
             arguments += ["--ro-bind", "/dev/null", path]
+    arguments += ["--seccomp", "0"]  # the filter, as its standard input
     return (*arguments, "--hostname", "container", "--die-with-parent", "--", *command)
 
 
@@ -125,5 +140,27 @@ def _oci_config(root: Path, args: Sequence[str]) -> dict[str, object]:
             "namespaces": [{"type": kind} for kind in kinds],
             "readonlyPaths": [f"/{path}" for path in rootfs.READONLY],
             "maskedPaths": [f"/{path}" for path in rootfs.MASKED],
+            "seccomp": _oci_seccomp(_profile()),
         },
+    }
+
+
+def _oci_seccomp(profile: seccomp.Profile) -> dict[str, object]:
+    """A profile as config-linux.md has it."""
+    return {
+        "defaultAction": profile.default_action,
+        "defaultErrnoRet": profile.default_errno_ret,
+        "architectures": list(profile.architectures),
+        "syscalls": [
+            {
+                "names": list(rule.names),
+                "action": rule.action,
+                **({} if rule.errno_ret is None else {"errnoRet": rule.errno_ret}),
+                "args": [
+                    {"index": arg.index, "value": arg.value, "valueTwo": arg.value_two, "op": arg.op}
+                    for arg in rule.args
+                ],
+            }
+            for rule in profile.syscalls
+        ],
     }

@@ -5,7 +5,7 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -42,7 +42,7 @@ class Ways:
     def floor(self, command: Sequence[str] = TRUE) -> Floor:
         """The C program, running; only where `notes` does not say why it could not be compiled."""
         assert self._floor_program
-        floor = Floor(self._floor_program, self.root, command)
+        floor = Floor(self._floor_program, self.root, command, peers.filter_file(self.work))
         self._floors.append(floor)
         return floor
 
@@ -51,7 +51,7 @@ class Ways:
         ways: dict[str, Way] = {LABKIT: self.labkit}
         if FLOOR not in self.notes:
             ways[FLOOR] = self.floor().run
-        return ways | {peer.name: spawned(peer.run) for peer in self.peers if peer.reason is None}
+        return ways | {peer.name: spawned(peer) for peer in self.peers if peer.reason is None}
 
     def labkit(self, _: int = 0) -> Sample:
         """Run `true` by labkit."""
@@ -82,14 +82,18 @@ class Ways:
         self.close()
 
 
-def spawned(argv: Callable[[int], Sequence[str]]) -> Way:
-    """The way of running a command and waiting for it."""
+def spawned(peer: peers.Peer) -> Way:
+    """The way of running a peer and waiting for it."""
+    silent = [
+        (os.POSIX_SPAWN_OPEN, fd, os.devnull if fd else peer.stdin, os.O_RDWR if fd else os.O_RDONLY, 0)
+        for fd in (0, 1, 2)
+    ]
 
     def way(number: int) -> Sample:
         # posix_spawn: the cheapest way to start a program from a large process, so that peers are not charged for ours
-        arguments = list(argv(number))
+        arguments = list(peer.run(number))
         before, begun = _children_cpu(), time.perf_counter()
-        pid = os.posix_spawnp(arguments[0], arguments, os.environ, file_actions=_SILENT)
+        pid = os.posix_spawnp(arguments[0], arguments, os.environ, file_actions=silent)
         _, status = os.waitpid(pid, 0)
         wall = time.perf_counter() - begun
         if code := os.waitstatus_to_exitcode(status):
@@ -97,9 +101,6 @@ def spawned(argv: Callable[[int], Sequence[str]]) -> Way:
         return Sample(wall, _children_cpu() - before)
 
     return way
-
-
-_SILENT = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
 
 
 def _cpu_of(pid: int) -> float:

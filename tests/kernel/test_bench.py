@@ -43,7 +43,7 @@ def labkits(busybox: Path) -> Seen:
 
 def test_the_c_program_makes_the_same_container(labkits: Seen, busybox: Path, tmp_path: Path) -> None:
     need_command("cc")
-    argv = [str(floor.build(tmp_path)), str(busybox), "-", *LOOK]
+    argv = [str(floor.build(tmp_path)), str(busybox), str(peers.filter_file(tmp_path)), *LOOK]
     done = subprocess.run(argv, input="r", capture_output=True, text=True, env=os.environ | {"FLOOR_SHOWS": "1"})
     assert done.returncode == 0, done.stderr
     assert seen(done.stdout.rpartition("\n0 ")[0] + "\n") == labkits
@@ -58,16 +58,16 @@ def test_a_peer_makes_the_same_container(labkits: Seen, busybox: Path, tmp_path:
         "import os, sys\nfrom bench.ways import private_mounts\nprivate_mounts()\nos.execvp(sys.argv[1], sys.argv[1:])"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program, *peer.run(0)], capture_output=True, text=True, env=environment
-    )
+    argv = [sys.executable, "-c", program, *peer.run(0)]
+    with open(peer.stdin) as stdin:
+        done = subprocess.run(argv, stdin=stdin, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     mounts, powers, _ = seen(done.stdout)
     places = {place for place, _, _ in labkits[0]}
     if name == "bubblewrap":  # binds single devices, and the machine's /sys with what is mounted there
         assert places - {"/dev/shm"} <= {place for place, _, _ in mounts}
         assert powers["CapEff"] == labkits[1]["CapEff"]  # its bounding set stays; no_new_privs makes up for it
-        assert powers["NoNewPrivs"] == "1"
+        assert powers["NoNewPrivs"] == "1" and powers["Seccomp"] == labkits[1]["Seccomp"]
     else:
         assert powers == labkits[1]
         assert {place for place, _, _ in mounts} == places
