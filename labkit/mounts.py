@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Sources = dict[int, Value]  # by the place in the plan
     Step = tuple[str, *tuple[object, ...]]  # the name of an operation below, then its arguments: plain values only
 
+_EMPTY = "empty_folder"
 _DEVICES = {
     "null": (1, 3),
     "zero": (1, 5),
@@ -106,6 +107,12 @@ def filesystem(
 
     It is made detached and then attached, so a folder of the image that looks like a procfs never stands in for one.
     """
+    attach(program, root, _detached(program, fstype, attributes, options, fstype), target)
+
+
+def _detached(
+    program: "Program", fstype: str, attributes: "Iterable[str]", options: "Iterable[str]", returns: str
+) -> "Value":
     context = program.call("fsopen", fstype, c.FSOPEN_CLOEXEC, returns=f"{fstype}_context")
     for option in options:
         key, equals, value = option.partition("=")
@@ -114,8 +121,7 @@ def filesystem(
         else:
             program.call("fsconfig", context, c.FSCONFIG_SET_FLAG, key, None, 0)
     program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
-    mount = program.call("fsmount", context, c.FSMOUNT_CLOEXEC, attribute_mask(attributes), returns=fstype)
-    attach(program, root, mount, target)
+    return program.call("fsmount", context, c.FSMOUNT_CLOEXEC, attribute_mask(attributes), returns=returns)
 
 
 def sysctls(program: "Program", root: "Value", settings: "Iterable[tuple[str, str]]") -> None:
@@ -182,9 +188,15 @@ def readonly(program: "Program", root: "Value", path: str) -> None:
 
 def mask(program: "Program", root: "Value", path: str) -> None:
     """Hide a part of /proc or /sys, where this kernel has it: a file under the container's own /dev/null, a folder
-    under an empty one."""
+    under an empty one, the same for all of them: a file system of its own for each costs memory and time."""
     if os.path.isdir(f"/{path}"):
-        filesystem(program, root, "tmpfs", path, ("ro", "nosuid", "nodev", "noexec"), ("size=0",))
+        made = next((call.result for call in program.calls if call.result.name == _EMPTY), None)
+        if made is None:
+            empty = _detached(program, "tmpfs", ("ro", "nosuid", "nodev", "noexec"), ("size=0",), _EMPTY)
+        else:
+            flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH
+            empty = program.call("open_tree", made, "", flags, returns="copy")
+        attach(program, root, empty, path)
     elif os.path.exists(f"/{path}"):
         place = open_in(program, root, path, os.O_PATH, c.RESOLVE_NO_SYMLINKS)
         _, null = copy_of(program, root, "dev/null")

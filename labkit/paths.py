@@ -27,5 +27,7 @@ def state() -> "Path":
 
 def state_folder() -> str:
     """The same as text, for the path that starts containers."""
-    checkout = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-    return os.environ.get("LABKIT_STATE") or os.path.join(checkout, ".lab")
+    return os.environ.get("LABKIT_STATE") or _STATE
+
+
+_STATE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), ".lab")

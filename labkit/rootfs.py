@@ -3,6 +3,7 @@
 Sources: pivot_root(2), mount_namespaces(7), OCI runtime-spec config-linux.md ("Default Filesystems").
 """
 
+import os
 import struct
 
 from labkit import constants as c
@@ -66,10 +67,12 @@ def find(name: str) -> "Path":
 
     `Unsupported`: it has not been built yet.
     """
-    path = paths.state() / "rootfs" / name
-    if not (path / "bin").is_dir():
+    from pathlib import Path  # as in `paths`
+
+    path = os.path.join(paths.state_folder(), "rootfs", name)
+    if not os.path.isdir(os.path.join(path, "bin")):
         raise Unsupported(f"the root filesystem {name!r} has not been built", "run ./lab setup")
-    return path
+    return Path(path)
 
 
 def write_entry(
