@@ -1,7 +1,7 @@
 // The live view of control groups: draws what labkit/lab/groups_view.py has found.
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDE = 190, HIGH = 44, FOOT = 7;
+const WIDE = 170, HIGH = 44, FOOT = 7;
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);
@@ -19,7 +19,7 @@ function size(bytes) {
 // One minute of one figure, as an area with a line on top; a dashed line is the limit; marks below are stopped periods.
 function minute(points, seconds, value, limit, stopped, label) {
   const most = Math.max(limit ?? 0, ...points.map(value), 1e-9) * 1.12;
-  const x = (at) => WIDE + (at / seconds) * WIDE;
+  const x = (at) => WIDE - 2 + (at / seconds) * (WIDE - 2);
   const y = (amount) => HIGH - FOOT - (amount / most) * (HIGH - FOOT - 3);
   const root = svg("svg", { class: "minute", viewBox: `0 0 ${WIDE} ${HIGH}`, width: WIDE, height: HIGH, role: "img" });
   root.setAttribute("aria-label", label);
@@ -50,7 +50,7 @@ function bar(share, label) {
 
 function named(group) {
   const depth = group.path ? group.path.split("/").length : 0;
-  const name = make("span", "", "\u00a0\u00a0\u00a0".repeat(Math.max(0, depth - 1)), depth ? "└ " : "", code(group.path.split("/").at(-1) || "/ (lab host)"));
+  const name = make("span", "", "\u00a0\u00a0\u00a0".repeat(Math.max(0, depth - 1)), depth ? "└ " : "", code(group.path.split("/").at(-1) || "lab host"));
   const words = [];
   if (group.gone) words.push("removed");
   if (group.frozen && !group.gone) words.push("❄ frozen");
@@ -63,8 +63,8 @@ function processor(group, seconds) {
   const text = make("div", "", make("b", "", now), limit === null ? "" : ` of ${limit} % allowed`);
   const parts = [text];
   if (limit !== null) {
-    const at = group.throttled_percent === null ? "" : `, now in ${group.throttled_percent} of 100`;
-    parts.push(make("div", "note", `stopped in ${group.throttled_periods} periods${at}`));
+    const now = group.throttled_percent === null ? "" : `, now ${group.throttled_percent} % of them`;
+    parts.push(make("div", "note", `stopped in ${group.throttled_periods} periods${now}`));
   }
   return [make("div", "", ...parts), minute(group.points, seconds, (point) => point[1], limit, limit !== null, "CPU in the last minute")];
 }

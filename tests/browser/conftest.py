@@ -1,5 +1,6 @@
 """A JupyterLab of its own and a Chromium that talks to nobody else, for the browser tests."""
 
+import http.client
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from labkit import paths
+from labkit import paths, vm
 from labkit.lab import release
 
 TOY = Path(__file__).parent.parent / "notebooks" / "data"
@@ -69,21 +71,47 @@ class Jupyter:
 
 
 @pytest.fixture(autouse=True)
-def own_kernel(jupyter: Jupyter) -> None:
+def own_kernel(request: pytest.FixtureRequest) -> None:
     """No test opens a notebook whose kernel is still at what the test before it began."""
-    jupyter.end_kernels()
+    name = "jupyter_in_vm" if "jupyter_in_vm" in request.fixturenames else "jupyter"
+    request.getfixturevalue(name).end_kernels()
 
 
 @pytest.fixture(scope="session")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     """JupyterLab on a free port of 127.0.0.1, opened on a copy of the labs and the toy lab."""
-    folder = tmp_path_factory.mktemp("labs")
+    place, command, environ = _prepared(tmp_path_factory)
+    if os.geteuid() == 0:
+        command.append("--allow-root")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER", "PYTEST"))}
+    with _serving(place, command, inherited | environ, SECONDS_TO_START):
+        yield place
+
+
+@pytest.fixture(scope="session")
+def jupyter_in_vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
+    """The same in a User Mode Linux machine, as `./lab --vm` has it: for what takes cgroup v2 controllers."""
+    if lack := vm.kinds()["uml"]:
+        pytest.skip(f"no uml machine here: {lack}")
+    place, command, environ = _prepared(tmp_path_factory)
+    port = place.address.rpartition(":")[2]
+    machine = [sys.executable, "-m", "labkit.vm", "--kind", "uml", "--memory", "1536", "--cwd", str(place.folder)]
+    machine += ["--writable", str(place.folder), "--writable", str(place.state.parent), "--forward", f"{port}:{port}"]
+    machine += [word for name, value in environ.items() for word in ("--env", f"{name}={value}")]
+    inherited = {**os.environ, "PYTHONPATH": str(paths.checkout())}
+    with _serving(place, [*machine, "--", *command, "--allow-root"], inherited, 3 * SECONDS_TO_START):
+        yield place
+
+
+def _prepared(factory: pytest.TempPathFactory) -> tuple[Jupyter, list[str], dict[str, str]]:
+    """The folders of a JupyterLab, the command that starts it, and the environment that this needs."""
+    folder = factory.mktemp("labs")
     for notebook in (paths.checkout() / "labs").glob("*.ipynb"):
         shutil.copy2(notebook, folder)
     for name, solved in (("toy.ipynb", True), ("untouched.ipynb", False)):
         text = release.text_of(release.build(TOY / "90_toy.md", solved=solved))
         (folder / name).write_text(text, encoding="utf-8")
-    home = tmp_path_factory.mktemp("home")
+    home = factory.mktemp("home")
     state = home / "state"
     state.mkdir()
     if (paths.state() / "rootfs").is_dir():
@@ -97,26 +125,29 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
         path.parent.mkdir(parents=True)
         path.write_text(text)
     token, port = secrets.token_hex(16), _free_port()
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER", "PYTEST"))}
-    environ |= {
+    environ = {
         "HOME": str(home),
         "LABKIT_STATE": str(state),
         "PYTHONPATH": os.pathsep.join([str(paths.checkout()), str(TOY)]),
         "JUPYTER_TOKEN": token,
     }
-    log = home / "jupyter.log"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={folder}"]
     command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     command += ["--LabApp.extension_manager=readonly", "--LabApp.open_browser=False"]
-    if os.geteuid() == 0:
-        command.append("--allow-root")
+    return Jupyter(f"http://127.0.0.1:{port}", token, folder, state), command, environ
+
+
+@contextmanager
+def _serving(place: Jupyter, command: list[str], environ: dict[str, str], seconds: int) -> Iterator[None]:
+    log = place.state.parent / "jupyter.log"
     with log.open("wb") as output:
-        server = subprocess.Popen(command, env=environ, stdout=output, stderr=output, cwd=folder)
+        server = subprocess.Popen(
+            command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=place.folder
+        )
     try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_until_it_answers(f"{address}/api?token={token}", server, log)
-        yield Jupyter(address, token, folder, state)
+        _wait_until_it_answers(f"{place.address}/api?token={place.token}", server, log, seconds)
+        yield
     finally:
         _end(server)
 
@@ -128,17 +159,17 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_it_answers(url: str, server: "subprocess.Popen[bytes]", log: Path, seconds: int) -> None:
     pidfd = os.pidfd_open(server.pid)
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        deadline = time.monotonic() + SECONDS_TO_START
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(url, timeout=5):
                     return
-            except (urllib.error.URLError, OSError):
+            except (urllib.error.URLError, http.client.HTTPException, OSError):
                 if poll.poll(200):  # waits a moment, and notices at once when the server ends
                     break
     finally:
@@ -177,9 +208,9 @@ def theme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def page(browser: Browser, jupyter: Jupyter, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page of 1280 by 800 pixels; at the end a screenshot of it is kept in LABKIT_SCREENSHOTS, if that is set."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=jupyter.address)
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(30_000)
     page = context.new_page()
     yield page

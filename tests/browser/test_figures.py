@@ -32,3 +32,35 @@ def test_the_noisy_neighbour_is_drawn(page: Page, jupyter: Jupyter, theme: str) 
     dashes = lines.evaluate_all("lines => [...new Set(lines.map(line => getComputedStyle(line).strokeDasharray))]")
     assert len(dashes) == 3, "the percentiles are told apart without their colours"
     picture(page, f"noise-{theme}")
+
+
+WATCHED = """
+from labkit import cgroups
+from labkit.lab import Lab, hogs
+lab = Lab("09")
+shop = cgroups.create("shop", cgroups.Limits(cpus=0.2, memory_max_bytes=16 << 20, pids_max=30))
+seen = lab.groups()
+busy = hogs.Neighbours(hogs.cpu(2), group=shop)
+"""
+REMOVED = "busy.end(); shop.remove()"
+
+
+def test_the_groups_move(page: Page, jupyter_in_vm: Jupyter, theme: str) -> None:
+    notebook = NotebookPage(page, jupyter_in_vm.url("untouched.ipynb"))
+    notebook.set_theme(theme)
+    notebook.write_cell("import toy_exercises", WATCHED)
+    assert notebook.first_error() == ""
+    view = page.locator(".labkit-view")
+    shop = view.locator("tr:has(code:text-is('shop'))")
+    expect(shop).to_contain_text("of 20 % allowed")
+    expect(shop).to_contain_text("of 16 MiB allowed")
+    expect(shop).to_contain_text("4 of 30", timeout=30_000)
+    expect(shop.locator("rect.stopped").nth(2)).to_be_attached(timeout=30_000)
+    notebook.find(".labkit-view")
+    picture(page, f"groups-{theme}")
+    notebook.write_cell("def isolate(hostname", "shop.freeze()")
+    expect(shop).to_contain_text("frozen", timeout=30_000)
+    notebook.write_cell("shop.freeze()", REMOVED)
+    expect(shop).to_contain_text("removed", timeout=30_000)
+    notebook.write_cell(REMOVED, "from labkit import host; host.reset()")
+    expect(view).to_contain_text("■ ended", timeout=30_000)

@@ -7,6 +7,7 @@ from playwright.sync_api import Page, expect
 
 from labkit import paths
 from labkit.lab import source
+from labkit.lab.needs import lacking
 from tests.browser.conftest import Jupyter, picture
 from tests.browser.notebook_page import FAILED, NotebookPage
 
@@ -115,6 +116,11 @@ def test_lab_runs_untouched_and_answers(lab: str, page: Page, jupyter: Jupyter) 
     exercise = next(cell for cell in source.read(source.path_of(lab[:2])) if cell.exercise)
     notebook.write_cell(exercise.learner.splitlines()[0], exercise.solved)
     notebook.find(".labkit-check-again").click()
+    if lack := lacking(source.needs(source.path_of(lab[:2]))):
+        expect(first).to_contain_text("Not checked", timeout=30_000)
+        expect(first).to_contain_text(lack.mend)
+        expect(page.locator("[role=status]:has-text('Not on this machine')").first).to_contain_text(lack.mend)
+        return
     expect(first).to_contain_text("Passed", timeout=30_000)
     picture(page, f"lab-{Path(lab).stem}-passed")
 
