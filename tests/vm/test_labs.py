@@ -100,6 +100,7 @@ def test_a_solved_notebook_gives_what_it_gave(case: Case, runs: dict[Case, Futur
 CHECKS = [path for md in source.all_paths() if source.needs(md) for path in [f"test_lab{md.stem[:2]}.py"]]
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("file", CHECKS)
 def test_the_checks_of_a_lab_that_needs_more_than_every_machine_has(file: str) -> None:
     """Its mistakes, its other right ways and its solutions, in a machine that has it."""
