@@ -11,7 +11,8 @@ is called for, never at import. Imports point only downwards::
     network ports relay netlink nftables addresses nameservice
     process held output child host hostgroup zygote ready    the process boundary
     program layout loop syscalls constants errors messages   the kernel boundary
-    idmap descriptors temporary procfs paths cgroup_errors privilege_errors
+    idmap descriptors temporary procfs paths
+    cgroup_errors privilege_errors overlay_errors
 """
 
 __version__ = "0.1.0"

@@ -19,7 +19,7 @@ import os
 from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOSPC, ENOSYS, ENOTDIR, EPERM, errorcode
 
 from labkit import constants as c
-from labkit import privilege_errors
+from labkit import overlay_errors, privilege_errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def explain(call: str, number: int, arguments: tuple[object, ...] = ()) -> str |
     """The likely cause of `call` failing with `number` in this process, as sentences; None where none is known."""
     if number == ENOSYS:
         return f"This kernel ({os.uname().release}) has no {call}, or a seccomp filter hides it."
+    if call == "mount" and arguments[2:3] == ("overlay",) and (note := overlay_errors.cause(number, f"{arguments[4]}")):
+        return note
     cause = _CAUSES.get((call, number)) or privilege_errors.CAUSES.get((call, number))
     return cause(arguments) if cause else None
 
@@ -162,33 +164,12 @@ def _no_such_filesystem(arguments: tuple[object, ...]) -> str | None:
 
 
 def _mount_einval(arguments: tuple[object, ...]) -> str | None:
-    if arguments[2:3] == ("overlay",) and len(arguments) > 4:
-        return _overlay_einval(str(arguments[4]))
     flags = arguments[3] if len(arguments) > 3 and isinstance(arguments[3], int) else 0
     propagation = c.MS_SHARED | c.MS_SLAVE | c.MS_PRIVATE | c.MS_UNBINDABLE
     target = arguments[1] if len(arguments) > 1 else None
     if flags & (propagation | c.MS_REMOUNT | c.MS_MOVE) and isinstance(target, str):
         return None if _is_mount_point(target) else f"{target} is not a mount point, and only a mount has propagation."
     return "The file system type does not take these options, or a source in another mount namespace was named."
-
-
-def _overlay_einval(data: str) -> str:
-    options = dict(option.partition("=")[::2] for option in data.split(","))
-    upper, work = options.get("upperdir"), options.get("workdir")
-    if "lowerdir" not in options:
-        return "An overlay needs lowerdir=FOLDER, or several folders with a colon between them, the topmost first."
-    if upper and not work:
-        return "An overlay with an upperdir needs a workdir too: an empty folder beside it."
-    if upper and work:
-        try:
-            if os.stat(upper).st_dev != os.stat(work).st_dev:
-                return f"upperdir and workdir must lie on one file system, and {upper} and {work} do not."
-        except OSError:
-            pass
-    return (
-        "The kernel does not know one of these options, or cannot keep changes on the file system of upperdir: an "
-        "overlay itself, as all files of an outer container are, is none that can. Its log, dmesg, says which."
-    )
 
 
 def _mount_enodev(arguments: tuple[object, ...]) -> str:

@@ -16,6 +16,7 @@ LAYERS = [
     {
         "cgroup_errors",
         "privilege_errors",
+        "overlay_errors",
         "constants",
         "errors",
         "messages",
@@ -62,7 +63,8 @@ LAYERS = [
 ]
 # Siblings of one layer that may import each other, because one is made of the other.
 WITHIN = {
-    "errors": {"constants", "privilege_errors", "procfs"},
+    "errors": {"constants", "overlay_errors", "privilege_errors", "procfs"},
+    "overlay_errors": set[str](),
     "privilege_errors": {"constants"},
     "syscalls": {"constants", "errors"},
     "layout": {"constants"},
