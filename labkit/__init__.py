@@ -6,12 +6,13 @@ is called for, never at import. Imports point only downwards::
     lab/                                                     doctor, exercises, live views (nothing imports it)
     container/                                               one configuration, started and waited for
     namespaces rootfs mounts binds places overlay            the mechanisms    vm/         microVMs, beside them
-    overlay_checks layers changeset capabilities cgroups cgroup_stats limits
+    overlay_checks layers changeset capabilities
+    cgroups cgroup_stats cgroup_events limits
     seccomp seccomp_profile seccomp_default libseccomp bpf
     network ports relay netlink nftables addresses nameservice
     process held output child host hostgroup zygote ready    the process boundary
     program layout loop syscalls constants errors messages   the kernel boundary
-    idmap descriptors temporary procfs paths
+    idmap descriptors temporary procfs paths cgroupfs
     cgroup_errors privilege_errors overlay_errors
 """
 

@@ -66,7 +66,9 @@ def _not_allowed(group: str, file: str) -> str:
             "A process can be moved only by who may write to cgroup.procs of three groups: where it goes, and the "
             "nearest one that is above both that and where it is now."
         )
-    owner = _owner(os.path.join(group, file) if file else group)
+    if not os.path.exists(os.path.join(group, file)):  # what was to be made there
+        return _whose(group)
+    owner = _owner(os.path.join(group, file))
     if file and not file.startswith("cgroup.") and owner != os.geteuid():
         return (
             "This limit has not been delegated: a group's own limits belong to who made it, and whoever got it "
@@ -77,7 +79,11 @@ def _not_allowed(group: str, file: str) -> str:
             f"{group} is the root of this cgroup namespace: its own limits are set from outside. "
             "Make a group below it, and limit that."
         )
-    return f"{group} has not been delegated to uid {os.geteuid()}: it belongs to uid {owner}."
+    return _whose(group)
+
+
+def _whose(group: str) -> str:
+    return f"{group} has not been delegated to uid {os.geteuid()}: it belongs to uid {_owner(group)}."
 
 
 def _subtree_control(number: int, group: str, text: str | None) -> str | None:

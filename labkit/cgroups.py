@@ -19,7 +19,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Self
 
-from labkit import cgroup_errors, host, hostgroup
+from labkit import cgroup_errors, cgroupfs, host, hostgroup
+from labkit.cgroup_events import Event as Event  # noqa: PLC0414
+from labkit.cgroup_events import Pressure, Watch
 from labkit.cgroup_stats import Stats
 from labkit.cgroup_stats import read as read_stats
 from labkit.errors import InvalidConfig, Unsupported
@@ -29,14 +31,13 @@ from labkit.limits import Limits as Limits  # noqa: PLC0414
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _FILES = ("cgroup", "cpu", "cpuset", "memory", "io", "pids", "hugetlb", "rdma", "misc", "irq", "debug", "perf_event")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TIMEOUT_S = 10.0
 
 
 def controllers() -> tuple[str, ...]:
     """The controllers that groups on the lab host have, such as `("cpu", "memory", "pids", "io")`; () if none."""
     top, _ = _lab_host()
-    found = hostgroup.words(f"{top}/cgroup.subtree_control") if top else ()
+    found = cgroupfs.words(f"{top}/cgroup.subtree_control") if top else ()
     return tuple(name for name in hostgroup.CONTROLLERS if name in found)
 
 
@@ -54,13 +55,16 @@ def create(name: str, limits: Limits | None = None) -> "Cgroup":
 
     `InvalidConfig`: the name is none, or taken. `Unsupported`: no groups here, or not this limit. Then nothing is left.
     """
+    _check_name(name)
     return _make(_top(), name, limits)
 
 
 def find(name: str) -> "Cgroup":
     """The group at the path `name` ("a/b") below the lab host's that is there already, whoever has made it."""
+    for part in name.split("/"):
+        _check_name(part)
     group = Cgroup(_top(), name)
-    if not name or not all(_NAME.fullmatch(part) for part in name.split("/")) or not os.path.isdir(group.path):
+    if not os.path.isdir(group.path):
         raise InvalidConfig(f"there is no control group {name[:80]!r} on the lab host")
     return group
 
@@ -82,8 +86,8 @@ class Cgroup:
 
         EBUSY, with a note: this group holds processes, and only a group without may hand controllers on.
         """
-        enabled = hostgroup.words(f"{self.path}/cgroup.subtree_control")
-        missing = [f"+{name}" for name in hostgroup.words(f"{self.path}/cgroup.controllers") if name not in enabled]
+        enabled = cgroupfs.words(f"{self.path}/cgroup.subtree_control")
+        missing = [f"+{name}" for name in cgroupfs.words(f"{self.path}/cgroup.controllers") if name not in enabled]
         if missing and self.processes():
             # The kernel lets "+cpu" alone pass and makes it a tree of threads, in which memory cannot be limited.
             raise cgroup_errors.explained(OSError(errno.EBUSY, ""), f"{self.path}/cgroup.subtree_control")
@@ -100,12 +104,15 @@ class Cgroup:
     def _set(self, file: str, text: str) -> None:
         try:
             write(f"{self.path}/{file}", text)
-        except (FileNotFoundError, PermissionError) as error:
-            raise Unsupported(f"{file} cannot be set in this group", " ".join(_notes(error)) or str(error)) from None
+        except OSError as error:
+            why = " ".join(getattr(error, "__notes__", [])) or error.strerror or ""
+            if error.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP):
+                raise Unsupported(f"{file} cannot be set in the group {self.name}", why) from None
+            raise InvalidConfig(f"{file} cannot be {text!r} in the group {self.name}: {why}") from None
 
     def open(self) -> int:
         """A descriptor of its folder, which the caller closes: for CLONE_INTO_CGROUP, clone3(2)."""
-        return os.open(self.path, _DIRECTORY)
+        return os.open(self.path, cgroupfs.DIRECTORY)
 
     def add(self, pid: int) -> None:
         """Move process `pid`, with all its threads, into this group. What it has used so far stays where it was."""
@@ -125,6 +132,10 @@ class Cgroup:
     def stats(self) -> Stats:
         """What it and all groups below have used and met so far."""
         return read_stats(self.path)
+
+    def watch(self, *pressure: Pressure) -> Watch:
+        """Wait for what happens to it without asking again and again: see `Watch`, which is to be closed."""
+        return Watch(self.path, pressure)
 
     @property
     def frozen(self) -> bool:
@@ -155,14 +166,14 @@ class Cgroup:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, 9)
             with _directory(self.path) as fd:
-                hostgroup.kill(fd)
+                cgroupfs.kill(fd)
         self._wait_for("populated 0")
 
     def remove(self) -> None:
         """Remove it and all groups below. EBUSY, with a note: processes are in them; `kill` first."""
         with contextlib.suppress(FileNotFoundError), _directory(os.path.dirname(self.path)) as parent:
             try:
-                hostgroup.remove(parent, os.path.basename(self.path))
+                cgroupfs.remove(parent, os.path.basename(self.path))
             except OSError as error:
                 raise cgroup_errors.explained(error, self.path) from None
 
@@ -181,7 +192,7 @@ class Cgroup:
 
     def _wait_for(self, line: str) -> None:
         with _directory(self.path) as fd:
-            if not hostgroup.wait_for_event(fd, line, _TIMEOUT_S):
+            if not cgroupfs.wait_for_event(fd, line, _TIMEOUT_S):
                 raise TimeoutError(f"the group {self.name} did not come to {line!r} within {_TIMEOUT_S:.0f} s")
 
     def __enter__(self) -> Self:
@@ -199,7 +210,7 @@ class Cgroup:
 def write(path: str, text: str) -> None:
     """Write `text` to a file of a group. An `OSError` has a note with its likely cause, as the group stands."""
     try:
-        hostgroup.write(path, text)
+        cgroupfs.write(path, text)
     except OSError as error:
         raise cgroup_errors.explained(error, path, text) from None
 
@@ -251,13 +262,9 @@ def _here(name: str) -> Cgroup:
     return Cgroup(_top(), name)
 
 
-def _notes(error: OSError) -> list[str]:
-    return list(getattr(error, "__notes__", []))
-
-
 @contextlib.contextmanager
 def _directory(path: str) -> Iterator[int]:
-    fd = os.open(path, _DIRECTORY)
+    fd = os.open(path, cgroupfs.DIRECTORY)
     try:
         yield fd
     finally:

@@ -95,6 +95,10 @@ SECCOMP_SET_MODE_FILTER = 1
 # linux/close_range.h
 CLOSE_RANGE_CLOEXEC = 4
 
+# linux/inotify.h: what happened in a directory.
+IN_DELETE = 0x00000200
+IN_ONLYDIR = 0x01000000
+
 # linux/magic.h: what statfs(2) calls a file system.
 PROC_SUPER_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572

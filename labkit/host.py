@@ -12,6 +12,7 @@ import errno
 import fcntl
 import marshal
 import os
+import select
 import signal
 import socket
 import struct
@@ -234,25 +235,23 @@ def reset_all(timeout: float = 10.0) -> list[int]:
     ended = running()
     for keeper in ended:
         with suppress(ProcessLookupError):
-            pidfd = os.pidfd_open(keeper)
-            zygotes = [child for child in procfs.children(keeper) if procfs.stat(child)[1] == zygote.PROCESS_NAME]
-            for process in zygotes or [keeper]:
-                os.kill(process, signal.SIGKILL)
-            os.kill(keeper, signal.SIGCONT)  # it may have been stopped
-            _wait(pidfd, timeout, keeper)
+            _end(keeper, timeout)
     hostgroup.remove_left_over()
     return ended
 
 
-def _wait(pidfd: int, timeout: float, pid: int) -> None:
-    import select
-
+def _end(keeper: int, timeout: float) -> None:
+    pidfd = os.pidfd_open(keeper)
     try:
+        zygotes = [child for child in procfs.children(keeper) if procfs.stat(child)[1] == zygote.PROCESS_NAME]
+        for process in zygotes or [keeper]:
+            os.kill(process, signal.SIGKILL)
+        os.kill(keeper, signal.SIGCONT)  # it may have been stopped
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(timeout * 1000):
             raise LabkitError(
-                f"lab host {pid} did not end within {timeout:.0f} s; look at it with: ps -p {pid} -o stat,wchan"
+                f"lab host {keeper} did not end within {timeout:.0f} s; look at it with: ps -p {keeper} -o stat,wchan"
             )
     finally:
         os.close(pidfd)

@@ -13,12 +13,11 @@ Where no place has controllers to hand on, none of this happens. cgroups(7), cgr
 
 import os
 import re
-import select
-import time
 from contextlib import suppress
 
 from labkit import constants as c
 from labkit import procfs, syscalls
+from labkit.cgroupfs import DIRECTORY, enable, kill, remove, wait_until_empty, words, write
 from labkit.errors import Unsupported
 
 TYPE_CHECKING = False
@@ -30,7 +29,6 @@ PREFIX = "labkit-"
 LEAF = "host"
 MOUNT = "/sys/fs/cgroup"
 KEEPER_NAME = "labkit-host"  # `labkit.zygote.PROCESS_NAME`: by it a group's lab host is known to be alive
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 # In the zygote, and so in its children:
 on_lab_host = False
@@ -122,13 +120,13 @@ class HostGroup:
         self.controllers = place.controllers
         # Descriptors from before the namespaces: the kernel asks what the one who opened them was allowed.
         self._home = os.open(f"{place.own}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        self._parent = os.open(place.folder, _DIRECTORY)
+        self._parent = os.open(place.folder, DIRECTORY)
         enable(self._parent, place.controllers)
-        with suppress(FileNotFoundError):
-            remove(self._parent, self.name)  # of a lab host whose keeper had our PID
+        if os.path.isdir(self.folder) and not _alive(self.folder):  # of a keeper that had our PID
+            _clear(self._parent, self.name)
         os.mkdir(self.name, dir_fd=self._parent)
         try:
-            self._fd = os.open(self.name, _DIRECTORY, dir_fd=self._parent)
+            self._fd = os.open(self.name, DIRECTORY, dir_fd=self._parent)
             os.mkdir(LEAF, dir_fd=self._fd)
             self._leaf = os.open(f"{LEAF}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
             write("cgroup.procs", "0", self._fd)
@@ -152,15 +150,12 @@ class HostGroup:
         os.write(self._leaf, b"0")
         enable(self._fd, self.controllers)
 
-    def end(self, timeout: float = 5.0) -> None:
+    def end(self) -> None:
         """Kill every process in it and remove it, with all groups below. Twice, or by two at once, does no harm."""
         with suppress(OSError):
             os.write(self._home, b"0")  # the zygote, where it is the one that is left
         with suppress(OSError):
-            kill(self._fd)
-            wait_until_empty(self._fd, timeout)
-        with suppress(OSError):
-            remove(self._parent, self.name)
+            _clear(self._parent, self.name)
 
 
 def make() -> tuple[HostGroup | None, tuple[str, str]]:
@@ -171,99 +166,6 @@ def make() -> tuple[HostGroup | None, tuple[str, str]]:
         return None, (lack.what, lack.mend)
     except OSError as error:
         return None, (f"no control group could be made for the lab host ({error})", "use a virtual machine: ./lab --vm")
-
-
-# What the keeper, `labkit.cgroups` and a reset need
-
-
-def words(path: str, dir_fd: int | None = None) -> tuple[str, ...]:
-    """What a file of a group lists; empty where there is no such file, or none that may be read."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)) as file:
-            return tuple(file.read().split())
-    except OSError:
-        return ()
-
-
-def write(path: str, text: str, dir_fd: int | None = None) -> None:
-    """Write `text` to a group's file in one write(2), which is how the kernel wants it."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
-
-
-def enable(fd: int, controllers: tuple[str, ...]) -> None:
-    """Hand `controllers` on to the groups below the one whose directory is `fd`; those that cannot be stay off."""
-    enabled = words("cgroup.subtree_control", fd)
-    for name in controllers:
-        if name not in enabled:
-            with suppress(OSError):
-                write("cgroup.subtree_control", f"+{name}", fd)
-
-
-def below(fd: int) -> list[str]:
-    """The paths of all groups below the one whose directory is `fd`, each after the one it lies in."""
-    found = [""]
-    for path in found:
-        with suppress(FileNotFoundError):
-            folder = os.open(path or ".", _DIRECTORY, dir_fd=fd)
-            try:
-                with os.scandir(folder) as entries:
-                    found += [
-                        os.path.join(path, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)
-                    ]
-            finally:
-                os.close(folder)
-    return found[1:]
-
-
-def kill(fd: int) -> None:
-    """Kill every process below the group whose directory is `fd`, those that fork and those that are frozen included.
-
-    Not by its own `cgroup.kill`: at the root of a cgroup namespace that file is out of bounds. Before Linux 5.14 there
-    is none.
-    """
-    for path in below(fd):
-        try:
-            write(f"{path}/cgroup.kill", "1", fd)
-        except FileNotFoundError:
-            for pid in words(f"{path}/cgroup.procs", fd):
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), 9)
-
-
-def wait_until_empty(fd: int, timeout: float) -> bool:
-    """Wait until no process is in or below the group whose directory is `fd`; False after `timeout` seconds."""
-    return wait_for_event(fd, "populated 0", timeout)
-
-
-def wait_for_event(fd: int, line: str, timeout: float) -> bool:
-    """Wait until `cgroup.events` of the group whose directory is `fd` has `line`; False after `timeout` seconds."""
-    with open(os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)) as events:
-        poll = select.poll()
-        poll.register(events, select.POLLPRI)  # what a change gives; to have read the file is what it is measured from
-        deadline = time.monotonic() + timeout
-        while line not in events.read().splitlines():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            poll.poll(left * 1000)
-            events.seek(0)
-    return True
-
-
-def remove(parent_fd: int, name: str) -> None:
-    """Remove the group `name` in the directory `parent_fd`, and all below it. EBUSY: a process is in one of them."""
-    fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
-    try:
-        for path in reversed(below(fd)):
-            with suppress(FileNotFoundError):
-                os.rmdir(path, dir_fd=fd)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent_fd)
 
 
 def left_over() -> list[str]:
@@ -278,33 +180,52 @@ def left_over() -> list[str]:
             if re.fullmatch(PREFIX + "[0-9]+", name):
                 path = os.path.join(folder, name)
                 with suppress(FileNotFoundError):
-                    if os.stat(path).st_uid == os.geteuid() and not _alive(path, name):
+                    if os.stat(path).st_uid == os.geteuid() and not _alive(path):
                         found.append(path)
         # What is in a lab host's group is its own affair.
         names[:] = [name for name in names if not re.fullmatch(PREFIX + "[0-9]+", name)]
     return found
 
 
-def _alive(path: str, name: str) -> bool:
-    for pid in (name.removeprefix(PREFIX), *words(f"{path}/{LEAF}/cgroup.procs")):
-        if words(f"/proc/{pid}/comm") == (KEEPER_NAME,):
-            return True
-    return False
-
-
-def remove_left_over(timeout: float = 5.0) -> list[str]:
+def remove_left_over() -> list[str]:
     """Kill what is in groups that are `left_over`, and remove them; return their folders."""
     removed = []
     for path in left_over():
         with suppress(OSError):
-            parent = os.open(os.path.dirname(path), _DIRECTORY)
-            fd = os.open(path, _DIRECTORY)
+            parent = os.open(os.path.dirname(path), DIRECTORY)
             try:
-                kill(fd)
-                wait_until_empty(fd, timeout)
-                remove(parent, os.path.basename(path))
+                _clear(parent, os.path.basename(path))
                 removed.append(path)
             finally:
-                os.close(fd)
                 os.close(parent)
     return removed
+
+
+def _alive(path: str) -> bool:
+    """Whether the keeper or the zygote of the lab host's group `path` lives.
+
+    The keeper's PID is in the group's name, but for other eyes: a container's lab host has PIDs of its own. The zygote
+    in the leaf is known by its parent, the keeper; its children have the same name, and may have outlived both.
+    """
+    if _is_ours(os.path.basename(path).removeprefix(PREFIX)) and not path.endswith(f"{PREFIX}{os.getpid()}"):
+        return True
+    for pid in words(f"{path}/{LEAF}/cgroup.procs"):
+        with suppress(ProcessLookupError):
+            if _is_ours(pid) and _is_ours(procfs.stat(pid)[3]):
+                return True
+    return False
+
+
+def _is_ours(pid: str) -> bool:
+    return words(f"/proc/{pid}/comm") == (KEEPER_NAME,)
+
+
+def _clear(parent_fd: int, name: str, timeout: float = 5.0) -> None:
+    """Kill every process below the group `name` in the directory `parent_fd`, and remove it with all groups below."""
+    fd = os.open(name, DIRECTORY, dir_fd=parent_fd)
+    try:
+        kill(fd)
+        wait_until_empty(fd, timeout)
+    finally:
+        os.close(fd)
+    remove(parent_fd, name)

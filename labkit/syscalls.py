@@ -41,6 +41,8 @@ _umount2 = _function("umount2", _bytes, _int)
 _prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _fstatfs = _function("fstatfs", _int, _pointer)
 _socket = _function("socket", _int, _int, _int)
+_inotify_init1 = _function("inotify_init1", _int)
+_inotify_add_watch = _function("inotify_add_watch", _int, _bytes, ctypes.c_uint32)
 _mmap = _libc.mmap
 _mmap.argtypes = (_pointer, ctypes.c_size_t, _int, _int, _int, _long)
 _mmap.restype = _pointer
@@ -210,6 +212,17 @@ def filesystem_magic(fd: int) -> int:
     buffer = ctypes.create_string_buffer(256)  # struct statfs begins with f_type, a long on both architectures
     _check(_fstatfs(fd, buffer), "fstatfs", fd)
     return int(struct.unpack_from("l", buffer)[0])
+
+
+def watch_directory(path: str, mask: int) -> int:
+    """A descriptor that tells of what happens in the directory `path`: IN_* of inotify(7). read(2) gives the events."""
+    fd = _check(_inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+    try:
+        _check(_inotify_add_watch(fd, _encode(path), mask | c.IN_ONLYDIR), "inotify_add_watch", path, mask)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 # Network

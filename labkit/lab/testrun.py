@@ -26,6 +26,7 @@ LANES = {
     "types": "mypy --strict",
     "unit": "what needs no kernel feature",
     "kernel": "namespaces, mounts, containers, the lab host",
+    "cgroups": "control groups, where this machine has controllers (the vm lane runs them in any case)",
     "notebooks": "every solved lab, twice, against its stored outputs; every check",
     "browser": "JupyterLab as a learner sees it",
     "vm": "virtual machines, and the labs in one",
