@@ -5,6 +5,7 @@ Threads" and "Controlling Controllers", has the rules; cgroup_procs_write() and 
 kernel/cgroup/cgroup.c have the errnos.
 """
 
+import io
 import os
 from errno import (
     EACCES,
@@ -21,6 +22,10 @@ from errno import (
     EROFS,
     ESRCH,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
 
 ROOT = "/sys/fs/cgroup"
 
@@ -42,11 +47,45 @@ def explained(error: OSError, path: str, text: str | None = None) -> OSError:
     return new
 
 
+def annotate(error: OSError) -> None:
+    """Add that note to an error that plain Python code met under /sys/fs/cgroup, while its traceback is at hand.
+
+    Errors of `open` and `mkdir` name the path. One of `write` or `close` does not: it is that of a file object in the
+    variables of the code that used it.
+    """
+    path, text = error.filename, None
+    if path is None:
+        path, text = _file_in_use(error.__traceback__)
+    if isinstance(path, str | os.PathLike) and f"{os.fspath(path)}/".startswith(f"{ROOT}/") and error.errno:
+        try:
+            note = cause(error.errno, os.fspath(path).rstrip("/"), text)
+        except OSError:
+            return  # the groups have changed meanwhile, or may not be looked at
+        if note and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+
+
+def _file_in_use(frames: "TracebackType | None") -> tuple[str | None, str | None]:
+    """The path of the file under /sys/fs/cgroup in the innermost frame that has one; what is written, where known."""
+    found: tuple[str | None, str | None] = (None, None)
+    while frames is not None:
+        variables = frames.tb_frame.f_locals
+        for value in list(variables.values()):
+            name = getattr(value, "name", None) if isinstance(value, io.IOBase) else None
+            if isinstance(name, str) and name.startswith(f"{ROOT}/"):
+                data = variables.get("data")  # of pathlib's write_text
+                found = (name, data if isinstance(data, str) else None)
+        frames = frames.tb_next
+    return found
+
+
 def cause(number: int, path: str, text: str | None = None) -> str | None:
     """The likely cause of errno `number` from using `path`, a group's folder or a file in it; None: none is known."""
     group, file = (path, "") if os.path.isdir(path) else os.path.split(path)
     if number == EROFS:
         return "The control groups are mounted read-only here, as in most containers."
+    if number == EACCES and "." in file and os.path.isdir(group) and not os.path.exists(path):
+        number = ENOENT  # open(2) was asked to make the file, which only the kernel does
     if number in (EACCES, EPERM):
         return _not_allowed(group, file)
     if file == "cgroup.subtree_control":
@@ -97,7 +136,8 @@ def _subtree_control(number: int, group: str, text: str | None) -> str | None:
                 f"This group still holds {_some('process', pids)}. A group hands controllers on only while it holds "
                 "no processes itself: move them into a group below first."
             )
-        using = [name for name in _groups_below(group) if set(asked) & set(_enabled(f"{group}/{name}"))]
+        enabled = {name: set(_enabled(f"{group}/{name}")) for name in _groups_below(group)}
+        using = [name for name in enabled if enabled[name] & set(asked) or (enabled[name] and not asked)]
         return (
             f"A group below ({', '.join(using)}) still hands the controller on; disable it there first."
             if using
@@ -124,7 +164,7 @@ def _procs(number: int, group: str, text: str | None) -> str | None:
             "into a group below it."
         )
     if number == ESRCH:
-        return f"There is no process {(text or '').strip()}."
+        return f"There is no process {text.strip()}." if text else "There is no such process."
     if number == EINVAL:
         return "Written is one process number at a time."
     if number == ENOENT:

@@ -144,6 +144,8 @@ class Watch:
 
     def _end(self) -> None:
         self._removed = True
+        if self._seen["cgroup.events"].get("populated"):
+            self._waiting.append(Event("populated", 0))  # or it could not have been removed
         self._waiting.append(Event("removed", 1))
 
     def _forget(self, fd: int) -> None:

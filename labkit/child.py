@@ -23,8 +23,8 @@ import traceback
 
 import cloudpickle
 
+from labkit import cgroup_errors, descriptors, syscalls
 from labkit import constants as c
-from labkit import descriptors, syscalls
 from labkit.zygote import Started, plain_signals_in_child
 
 TYPE_CHECKING = False
@@ -104,6 +104,8 @@ def _call(message: bytes) -> bytes:
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)[1:]  # without this function's own
         where = [(frame.filename, frame.lineno, frame.name) for frame in frames]
+        if isinstance(error, OSError):
+            cgroup_errors.annotate(error)
         error.__traceback__ = error.__cause__ = error.__context__ = None
         try:
             return _pickled(ERROR, error, where)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from labkit import cgroup_errors
 from labkit.errors import ChildDied, ChildNotStarted, CommandNotFound, InvalidConfig, LabkitError, Unsupported
 from labkit.lab import show
 
@@ -55,6 +56,8 @@ def _shown(
         # The cell, or that of an `%%observe`, could not be compiled: shown as IPython does by itself.
         shell.showindentationerror() if isinstance(error, IndentationError) else shell.showsyntaxerror()
         return
+    if isinstance(error, OSError):
+        cgroup_errors.annotate(error)
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, frames  # what `%tb` and `%debug` look at
     if isinstance(error, LabkitError):
         plain, html = as_box(error)

@@ -108,15 +108,13 @@ def _trial(machine: Machine, trial: str, topic: str, seen: str) -> Finding:
 
 def _cgroups(machine: Machine) -> list[Finding]:
     groups = machine.cgroups
-    mend = "limits need cgroup v2: ./lab --vm"
+    mend = groups.mend or "limits need cgroup v2: ./lab --vm"
     version = _verdict("cgroups", groups.version == "v2", groups.version, mend)
     lacking = [name for name in LIMITS if name not in groups.delegated]
     handed = " ".join(groups.delegated)
     if not lacking:
         return [version, Finding("cgroup controllers", "yes", f"{handed} in {groups.group}")]
-    if groups.version == "v2" and all(name in groups.available for name in LIMITS) and machine.uid != 0:
-        mend = "start with: systemd-run --user --scope -p Delegate=yes ./lab"
-    seen = f"{handed or 'none'} for this user; lacking: {' '.join(lacking)}"
+    seen = f"{handed or groups.lack or 'none'}; lacking: {' '.join(lacking)}"
     return [version, Finding("cgroup controllers", "no", seen, mend)]
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labkit import paths, procfs
-
-CONTROLLERS = ("cpu", "memory", "pids", "io", "cpuset")
+from labkit.errors import Unsupported
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,10 @@ class Cgroups:
 
     version: str
     available: tuple[str, ...] = ()  # v2 controllers that the kernel has
-    delegated: tuple[str, ...] = ()  # those of them that this user may hand on below `group`
+    delegated: tuple[str, ...] = ()  # those of them that the lab host's own group would have, below `group`
     group: str = ""
+    lack: str = ""  # why it could have none, and what to do about it
+    mend: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,27 +142,20 @@ def _subordinate_ids(file: Path, user: str, uid: int) -> int:
 
 
 def _cgroups() -> Cgroups:
-    mounts = [mount for mount in procfs.mountinfo() if mount.filesystem in ("cgroup", "cgroup2")]
-    unified = next((mount.mount_point for mount in mounts if mount.filesystem == "cgroup2"), None)
-    if unified is None:
-        return Cgroups("v1" if mounts else "none")
-    own = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/")
-    available = _words(Path(unified, "cgroup.controllers"))
-    version = "hybrid" if any(mount.filesystem == "cgroup" for mount in mounts) else "v2"
-    uid = os.getuid()
-    # Where a group of our own could be made: our cgroup, or the part systemd delegates to a user.
-    for group in (own, f"/user.slice/user-{uid}.slice/user@{uid}.service"):
-        folder = Path(unified + group)
-        if os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK):
-            return Cgroups(version, available, _words(folder / "cgroup.controllers"), group)
-    return Cgroups(version, available, (), own)
+    from labkit import cgroupfs, hostgroup
 
-
-def _words(path: Path) -> tuple[str, ...]:
+    kinds = {mount.filesystem for mount in procfs.mountinfo()} & {"cgroup", "cgroup2"}
+    version = {2: "hybrid", 0: "none"}.get(len(kinds), "v2" if "cgroup2" in kinds else "v1")
     try:
-        return tuple(path.read_text().split())
-    except OSError:
-        return ()
+        own, top = hostgroup.own_group()
+        available = cgroupfs.words(f"{top}/cgroup.controllers")
+    except Unsupported as lack:
+        return Cgroups(version, lack=lack.what, mend=lack.mend)
+    try:
+        place = hostgroup.find()
+    except Unsupported as lack:
+        return Cgroups(version, available, (), own, lack.what, lack.mend)
+    return Cgroups(version, available, place.controllers, place.folder)
 
 
 def _vm_kinds() -> dict[str, str]:

@@ -95,9 +95,14 @@ def test_cgroups() -> None:
     hybrid = dataclasses.replace(GOOD, cgroups=Cgroups("hybrid", ("hugetlb",), ("hugetlb",), "/"))
     assert finding(hybrid, "cgroups").status == "no"
     assert "--vm" in finding(hybrid, "cgroup controllers").mend
-    undelegated = dataclasses.replace(GOOD, cgroups=Cgroups("v2", ("cpu", "memory", "pids"), ("pids",), "/user.slice"))
+    part = dataclasses.replace(GOOD, cgroups=Cgroups("v2", ("cpu", "memory", "pids"), ("pids",), "/user.slice"))
+    assert "lacking: cpu memory" in finding(part, "cgroup controllers").seen
+    lack = Cgroups(
+        "v2", ("cpu", "memory", "pids"), (), "/user.slice", "nothing is delegated", "start with Delegate=yes"
+    )
+    undelegated = dataclasses.replace(GOOD, cgroups=lack)
     line = finding(undelegated, "cgroup controllers")
-    assert line.status == "no" and "lacking: cpu memory" in line.seen and "Delegate=yes" in line.mend
+    assert line.status == "no" and line.seen.startswith("nothing is delegated") and "Delegate=yes" in line.mend
     lacks = {lab.number: lab.lacks for lab in doctor.labs(findings(undelegated))}
     assert lacks["09"] == ("cgroup controllers",) and lacks["07"] == ()
 
