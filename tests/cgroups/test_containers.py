@@ -10,6 +10,7 @@ from labkit import cgroups, host, output, procfs
 from labkit.container import run, start
 from labkit.errors import CommandNotFound, Unsupported
 from labkit.limits import IoMax, Limits
+from tests.requirements import need_root
 
 pytestmark = pytest.mark.usefixtures("busybox")
 MIB = 1 << 20
@@ -57,12 +58,19 @@ def test_it_is_born_in_its_group_and_sees_it_as_the_root() -> None:
         assert container.group
         assert group_of(container.pid) == container.group.name
         assert container.pid in container.group.processes()
-        further = container.exec(["cat", "/proc/self/cgroup"], capture=True)
-        assert "0::/\n" in further.finish(30).stdout
         group = container.group.path
         container.kill()
     assert "0::/\n" in container.output.kept("stdout")
     assert not os.path.exists(group)
+
+
+def test_a_further_process_is_born_there_too() -> None:
+    need_root()
+    with start(["sleep", "1000"]) as container:
+        assert container.group
+        with container.exec(["sleep", "1000"]) as further:
+            assert container.group.processes() == sorted([container.pid, further.pid])
+        assert "0::/\n" in container.exec(["cat", "/proc/self/cgroup"], capture=True).finish(30).stdout
 
 
 def test_it_reads_its_figures_and_does_not_set_its_limits() -> None:
