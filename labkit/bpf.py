@@ -127,6 +127,8 @@ def run(code: bytes, nr: int, arch: int, arguments: "Iterable[int]" = (), ip: in
         if operation == _RET:
             return int(k)
         if operation == _LD:
+            if k % 4 or k > _DATA.size - 4:
+                raise InvalidConfig(f"instruction {position - 1} loads from {k}, and the input has words at 0 to 60")
             (register,) = struct.unpack_from("=I", data, k)
         elif operation == _AND:
             register &= k

@@ -27,15 +27,15 @@ _DOCKERS = (
 DEFAULT = tuple(_DOCKERS.split())
 
 
-_masks: "dict[tuple[str, ...], int]" = {}
+_masks: "dict[tuple[str, ...] | str, int]" = {}
 
 
-def mask(names: "tuple[str, ...]") -> int:
+def mask(names: "tuple[str, ...] | str") -> int:
     """The bit mask of capabilities named with or without their "CAP_". `InvalidConfig`: an unknown name."""
     if names in _masks:
         return _masks[names]
     bits = 0
-    for name in names:
+    for name in (names,) if isinstance(names, str) else names:
         short = name.upper().removeprefix("CAP_")
         if short not in NAMES:
             raise InvalidConfig(f"there is no capability called {name!r}; capabilities(7) lists them")

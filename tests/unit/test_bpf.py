@@ -99,6 +99,9 @@ def test_a_jump_reaches_past_255() -> None:
 def test_an_operation_that_is_not_known_is_no_decision() -> None:
     with pytest.raises(InvalidConfig, match="instruction 0 has the operation 0x1"):
         bpf.run(bpf.INSTRUCTION.pack(1, 0, 0, 0), 0, 0)
+    for offset in (2, 64):
+        with pytest.raises(InvalidConfig, match=f"instruction 0 loads from {offset}"):
+            bpf.run(bpf.assemble(f"ld [{offset}]\nret allow"), 0, 0)
     assert bpf.decision(0x12340000) == "0x12340000, which the kernel takes for kill_process"
 
 
