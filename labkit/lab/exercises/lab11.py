@@ -53,7 +53,12 @@ class Become(Exercise):
                 done.value_or_raise()  # not a refusal by one of the files, which say no more than "no"
             if mistake := privilege.not_root(child, uid, gid, done, before):
                 return mistake
-            done.value_or_raise()
+            if isinstance(done.error, PermissionError):
+                return NotYet(
+                    "Both maps are written. Then the kernel refused something more that you wrote.",
+                    "`setgroups` can be written only before `gid_map`. Here it said `deny` already; it does not "
+                    "everywhere. A map is written once.",
+                )
             if "SYS_ADMIN" not in capabilities.of(child.pid).effective:
                 return NotYet("The maps are right, but the capabilities are gone again.", "What takes them away?")
             if trouble := privilege.powers_inside(child, name):

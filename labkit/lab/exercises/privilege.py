@@ -48,12 +48,16 @@ def ordinary_ids(uid: int, gid: int) -> tuple[int, int]:
 
 
 def become_ordinary(uid: int, gid: int) -> None:
-    """In a child: be that user, without a single capability."""
+    """In a child: be that user, without a single capability.
+
+    Root, where there is nobody else, keeps one: mapping root again takes SETFCAP. user_namespaces(7)
+    """
     if uid:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    syscalls.capset(0, 0, 0)
+    kept = 0 if uid else capabilities.mask("SETFCAP")
+    syscalls.capset(kept, kept, 0)
     # Who changes users is not "dumpable" any more, and the files in /proc/self belong to root then.
     syscalls.prctl(PR_SET_DUMPABLE, 1)
 
