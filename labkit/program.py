@@ -11,7 +11,7 @@ of a container. `spawn` avoids it: the child shares the memory for good (CLONE_V
 instructions that take call after call from the list (`labkit.loop`). Where there are none for the processor, or memory
 may not be executed, a forked child does the same in Python: `_interpret`.
 
-A child that has to wait for its parent in the middle cannot have the parent asleep meanwhile: `begin` forks one that
+A child that has to wait for its parent in the middle cannot have the parent asleep meanwhile: `clone` makes one that
 runs beside it, by the same loop.
 """
 
@@ -87,24 +87,59 @@ class Program:
         The child is born in the control group whose directory is `cgroup_fd`. `CallFailed`: a call failed, or execve
         did; the child has ended and has been waited for then. Only for a process of a single thread.
         """
-        # Where the loop is Python's, the child needs memory of its own.
-        shared = c.CLONE_VM if loop.machine_loop() else 0
-        pid, pidfd = self._clone(flags | c.CLONE_VFORK | shared, parameters, cgroup_fd)
+        pid, pidfd = self.clone(flags, parameters, cgroup_fd, asleep=True)
+        self.check(pid, pidfd)
+        return pid, pidfd
+
+    def clone(
+        self,
+        flags: int,
+        parameters: "Iterable[tuple[Value, int]]",
+        cgroup_fd: int | None,
+        *,
+        asleep: bool,
+    ) -> tuple[int, int]:
+        """Begin it in a child; return (pid, pidfd).
+
+        With `asleep` this process sleeps meanwhile, until execve or the child's end. Else the child runs beside it: the
+        caller must find out by other means how far it has come (a pipe that execve closes, say), and until then this
+        program cannot be run again. In the end, `check` or `failure`.
+        """
+        self.lay_out()
+        memory = self._memory
+        assert memory
+        for value, number in parameters:
+            if value.word >= 0:
+                struct.pack_into("=q", memory, value.word * 8, number)
+        struct.pack_into("=Q", memory, 0, 0)
+        machine_loop = loop.machine_loop()
+        flags |= c.CLONE_CLEAR_SIGHAND
+        if asleep:
+            # Where the loop is Python's, the child needs memory of its own.
+            flags |= c.CLONE_VFORK | (c.CLONE_VM if machine_loop else 0)
+        if machine_loop:
+            pidfd = ctypes.c_int(-1)
+            arguments = syscalls.clone_args(flags, ctypes.addressof(pidfd), cgroup_fd)
+            pid = machine_loop(arguments, len(arguments), self._base)
+            if pid < 0:
+                raise os_error(-pid, "clone3", flags)
+            return pid, pidfd.value
+        pid, fd = syscalls.clone3(flags, cgroup_fd=cgroup_fd)
+        if not pid:
+            self._interpret(memory)
+        return pid, fd
+
+    def lay_out(self) -> None:
+        """Lay it out in memory that is shared with children to come, if that has not been done yet."""
+        if self._memory is None:
+            self._memory, self._base = layout.lay_out(self.calls)
+
+    def check(self, pid: int, pidfd: int) -> None:
+        """Raise `failure`, if there was one, once the child has been waited for."""
         if failed := self.failure():
             os.close(pidfd)
             os.waitpid(pid, 0)
             raise failed
-        return pid, pidfd
-
-    def begin(
-        self, flags: int, parameters: "Iterable[tuple[Value, int]]" = (), cgroup_fd: int | None = None
-    ) -> tuple[int, int]:
-        """Run it in a child beside this process, as `spawn` does, and return at once.
-
-        The caller must find out by other means how far it has come (a pipe that execve closes, say), and then whether
-        there was a `failure`. Until then this program cannot be run again.
-        """
-        return self._clone(flags, parameters, cgroup_fd)
 
     def failure(self) -> CallFailed | None:
         """The call that failed in the last run, if one did."""
@@ -126,28 +161,6 @@ class Program:
             result = _invoke(self._memory, layout.record(position))
             if result < 0 and not call.may_fail:
                 raise os_error(-result, call.name, *call.arguments)
-
-    def _clone(self, flags: int, parameters: "Iterable[tuple[Value, int]]", cgroup_fd: int | None) -> tuple[int, int]:
-        if self._memory is None:
-            self._memory, self._base = layout.lay_out(self.calls)
-        memory = self._memory
-        for value, number in parameters:
-            if value.word >= 0:
-                struct.pack_into("=q", memory, value.word * 8, number)
-        struct.pack_into("=Q", memory, 0, 0)
-        flags |= c.CLONE_CLEAR_SIGHAND
-        machine_loop = loop.machine_loop()
-        if machine_loop:
-            pidfd = ctypes.c_int(-1)
-            arguments = syscalls.clone_args(flags, ctypes.addressof(pidfd), cgroup_fd)
-            pid = machine_loop(arguments, len(arguments), self._base)
-            if pid < 0:
-                raise os_error(-pid, "clone3", flags)
-            return pid, pidfd.value
-        pid, fd = syscalls.clone3(flags, cgroup_fd=cgroup_fd)
-        if not pid:
-            self._interpret(memory)
-        return pid, fd
 
     def _interpret(self, memory: mmap.mmap) -> None:
         """The loop in Python, for a forked child: the same memory, which is shared, and the same outcome."""

@@ -108,12 +108,16 @@ def clone3(flags: int, *, cgroup_fd: int | None = None) -> tuple[int, int]:
 
 
 def clone_args(flags: int, pidfd_address: int, cgroup_fd: int | None = None) -> bytes:
-    """`struct clone_args` of clone3(2), for a child whose end is told by SIGCHLD and whose pidfd is stored."""
+    """`struct clone_args` of clone3(2), for a child whose end is told by SIGCHLD and whose pidfd is stored.
+
+    With CLONE_PARENT it becomes a sibling, whose end is told as the caller's own is.
+    """
     flags |= c.CLONE_PIDFD
     if cgroup_fd is not None:
         flags |= c.CLONE_INTO_CGROUP
     # flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup
-    return struct.pack("=11Q", flags, pidfd_address, 0, 0, 17, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    exit_signal = 0 if flags & c.CLONE_PARENT else 17
+    return struct.pack("=11Q", flags, pidfd_address, 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
 
 
 # Mounts, the classic way

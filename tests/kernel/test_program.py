@@ -111,7 +111,7 @@ def test_a_child_waits_for_its_parent_and_takes_a_descriptor_from_it(prepare: Ca
             ours, theirs = socket.socketpair()
             status_reader, status_writer = os.pipe()
             reader, writer = os.pipe()
-            pid, pidfd = program.begin(0, [(sock, theirs.fileno()), (status, status_writer)])
+            pid, pidfd = program.clone(0, [(sock, theirs.fileno()), (status, status_writer)], None, asleep=False)
             os.close(status_writer)
             socket.send_fds(ours, [b"x"], [writer])
             os.close(writer)
@@ -132,7 +132,7 @@ def test_a_failure_of_a_child_that_runs_beside_its_parent_is_found(prepare: Call
         program = Program()
         program.call("chdir", "/nowhere")
         program.call("execve", "/bin/true", ("true",), ())
-        pid, pidfd = program.begin(0)
+        pid, pidfd = program.clone(0, (), None, asleep=False)
         status = os.waitpid(pid, 0)[1]
         os.close(pidfd)
         failure = program.failure()
