@@ -16,7 +16,7 @@ with a note that looks at the caller's own state and names the likely cause.
 """
 
 import os
-from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOSPC, ENOSYS, ENOTDIR, EPERM, errorcode
+from errno import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOSPC, ENOSYS, ENOTDIR, EPERM, errorcode
 
 from labkit import constants as c
 from labkit import overlay_errors, privilege_errors
@@ -130,6 +130,14 @@ def _unshare_einval(arguments: tuple[object, ...]) -> str | None:
 
 def _unshare_enospc(arguments: tuple[object, ...]) -> str:
     return "A limit on the number of namespaces is reached: see /proc/sys/user/max_*_namespaces, or 32 levels deep."
+
+
+def _too_many_mounts(arguments: tuple[object, ...]) -> str:
+    return "A limit is reached: see /proc/sys/fs/mount-max and /proc/sys/user/max_mnt_namespaces."
+
+
+def _too_many_processes(arguments: tuple[object, ...]) -> str:
+    return "A limit on the number of processes is reached: see ulimit -u, and pids.max of the control groups above."
 
 
 def _mount_eperm(arguments: tuple[object, ...]) -> str:
@@ -256,6 +264,7 @@ _CAUSES: "dict[tuple[str, int], Callable[[tuple[object, ...]], str | None]]" = {
     ("unshare", EINVAL): _unshare_einval,
     ("unshare", ENOSPC): _unshare_enospc,
     ("clone3", ENOSPC): _unshare_enospc,
+    ("clone3", EAGAIN): _too_many_processes,
     ("setns", EINVAL): _setns_einval,
     ("sethostname", EINVAL): _sethostname_einval,
     ("mount", EPERM): _mount_eperm,
@@ -263,6 +272,9 @@ _CAUSES: "dict[tuple[str, int], Callable[[tuple[object, ...]], str | None]]" = {
     ("mount", ENODEV): _mount_enodev,
     ("mount", ENOENT): _mount_enoent,
     ("mount", EBUSY): _mount_ebusy,
+    ("open_tree", ENOSPC): _too_many_mounts,
+    ("fsmount", ENOSPC): _too_many_mounts,
+    ("move_mount", ENOSPC): _too_many_mounts,
     ("fsopen", ENODEV): _no_such_filesystem,
     ("fsconfig", EINVAL): _new_filesystem_einval,
     ("fsconfig", EPERM): _new_filesystem_eperm,

@@ -115,7 +115,14 @@ def _written_for(
 
 
 def _most_telling(program: Program, failed: CallFailed) -> CallFailed:
-    """Of several execve calls that failed, one that found something (EACCES, say) tells more than a last ENOENT."""
+    """Of several execve calls that failed, one that found something (EACCES, say) tells more than a last ENOENT.
+
+    Where a mount point is missing, why it could not be made tells more (ENOSPC, EROFS).
+    """
+    if failed.errno == errno.ENOENT and failed.call.name == "openat2":
+        before, made = program.results()[program.calls.index(failed.call) - 1]
+        if before.name in ("mkdirat", "mknodat") and made < 0:
+            return CallFailed(-made, before)
     if failed.call.name == "execve":
         for call, result in program.results():
             if call.name == "execve" and -result not in (errno.ENOENT, errno.ENOTDIR):
