@@ -1,4 +1,4 @@
-"""`./lab bench [NAME...] [--rounds N] [--json]`"""
+"""`./lab bench [NAME...] [--rounds N] [--json] [--plot FILE.svg]`"""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import memory, rate, scale, start
+from bench import memory, plot, rate, scale, start
 from bench.sampling import Row
 from labkit.errors import LabkitError
 
@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(BENCHMARKS)}")
     parser.add_argument("--rounds", type=int, default=60, help="how often each way is gone (default: 60)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the figures into this file, too")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be 1 or more")
@@ -55,6 +56,8 @@ def main() -> int:
     load = os.getloadavg()[0]
     try:
         rows = measure(options.names or BENCHMARKS, options.rounds)
+        if options.plot:
+            plot.write(options.plot, rows, machine(load))
     except (LabkitError, OSError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

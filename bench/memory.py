@@ -35,7 +35,7 @@ Idle = Callable[[int], Iterator[None]]
 
 def measure(rounds: int) -> list[Row]:
     """Rows of KiB for each idle container."""
-    count, passes = min(max(20, 3 * rounds), 200), 3 if rounds >= 20 else 1
+    count, passes = min(max(20, rounds), 100), 3 if rounds >= 20 else 1
     syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
     with Ways() as ways:
         idle = _ways(ways)
