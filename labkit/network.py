@@ -155,16 +155,21 @@ class Endpoint:
         self.interface = interface  #: address and prefix
         self.address = str(interface.ip)
         self.link = addresses.interface_name(name, of=network.name)  #: the lab host's end of its pair
-        self.netns_fd = -1  #: its namespace: setns(2) with CLONE_NEWNET joins it; -1 once it is closed
+        self._netns_fd = -1
         self.published: tuple[Published, ...] = ()
         self._theirs: tuple[process.Child, int] | None = None  # the child that holds the namespace too, and its number
         self._relays = Relays()
 
     @property
+    def netns_fd(self) -> int:
+        """A descriptor of its namespace, which setns(2) with CLONE_NEWNET joins. `LabkitError`: it is closed."""
+        if self._netns_fd < 0:
+            raise LabkitError(f"the endpoint {self.name!r} is closed; make a new one")
+        return self._netns_fd
+
+    @property
     def inode(self) -> int:
         """The identity of its namespace, as in `net:[4026532251]`."""
-        if self.netns_fd < 0:
-            raise LabkitError(f"the endpoint {self.name!r} is closed; make a new one")
         return os.fstat(self.netns_fd).st_ino
 
     @property
@@ -172,7 +177,7 @@ class Endpoint:
         """A path that processes on the lab host can open the namespace by, while the network is open."""
         child, number = self._theirs or (None, -1)
         if self.netns_fd < 0 or child is None or not child.alive:
-            raise LabkitError(f"the endpoint {self.name!r} is closed; make a new one")
+            raise LabkitError(f"the endpoint {self.name!r} has no path any more; make a new one")
         return f"/proc/{child.pid}/fd/{number}"
 
     @property
@@ -183,9 +188,9 @@ class Endpoint:
     def publish(self, port: int, host_port: int = 0, address: str = LOOPBACK) -> Published:
         """Publish one more port; any that is free where `host_port` is 0. It stays so until the endpoint is closed."""
         with self.network._lock:
-            if self.netns_fd < 0:
-                raise LabkitError(f"the endpoint {self.name!r} is closed; make a new one")
-            return self._publish([wanted(address, host_port, port)])[-1]
+            if self.netns_fd >= 0:  # which raises where it is closed
+                self._serve(Listeners([wanted(address, host_port, port)]))
+            return self.published[-1]
 
     def close(self) -> None:
         """End published ports, and unplug it; its name and address are free then. Twice is as good as once.
@@ -194,9 +199,9 @@ class Endpoint:
         """
         with self.network._lock:
             self._relays.close()
-            if self.netns_fd >= 0:
-                os.close(self.netns_fd)
-                self.netns_fd = -1
+            if self._netns_fd >= 0:
+                os.close(self._netns_fd)
+                self._netns_fd = -1
                 child, number = self._theirs or (None, -1)
                 same = child is not None and child is self.network._child
                 with contextlib.suppress(LabkitError):  # the lab host has ended, and all of this with it
@@ -215,17 +220,13 @@ class Endpoint:
             assert network._child
             self._theirs = network._child, number
             # A descriptor does not travel with the answer; but who may look into a process may open what it has open.
-            self.netns_fd = os.open(f"/proc/{network._child.pid}/fd/{number}", os.O_RDONLY | os.O_CLOEXEC)
+            self._netns_fd = os.open(f"/proc/{network._child.pid}/fd/{number}", os.O_RDONLY | os.O_CLOEXEC)
         except BaseException:
             listeners.close()
             with contextlib.suppress(LabkitError):  # interrupted: the child is gone, its namespace only soon
                 self.network._call(netlink.unplug, self.link, None)
             raise
         self._serve(listeners)
-
-    def _publish(self, ports: list[Wanted]) -> tuple[Published, ...]:
-        self._serve(Listeners(ports))
-        return self.published
 
     def _serve(self, listeners: Listeners) -> None:
         self._relays.serve(listeners, self.address)
@@ -238,12 +239,12 @@ class Endpoint:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "netns_fd", -1) >= 0:
+        if getattr(self, "_netns_fd", -1) >= 0:
             with contextlib.suppress(OSError):
-                os.close(self.netns_fd)
+                os.close(self._netns_fd)
 
     def __repr__(self) -> str:
-        state = "closed" if self.netns_fd < 0 else ", ".join([str(self.interface), *map(str, self.published)])
+        state = "closed" if self._netns_fd < 0 else ", ".join([str(self.interface), *map(str, self.published)])
         return f"<Endpoint {self.name} of {self.network.name}: {state}>"
 
 

@@ -14,12 +14,14 @@ from errno import EAFNOSUPPORT, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
 from ipaddress import IPv4Network
 from typing import Any
 
-from labkit.errors import Unsupported
+from labkit import syscalls
+from labkit.constants import CLONE_NEWNET
+from labkit.errors import LabkitError, Unsupported
 
 TABLES = "labkit-"  # the names of our tables begin so; the bridge's name follows
 _SRCNAT = 100  # the priority of source NAT: after every filter has seen the packet as it was
 _IIFNAME, _OIFNAME = 6, 7  # NFT_META_IIFNAME and _OIFNAME: the interfaces a packet came by, and leaves by
-_NETWORK_HEADER, _SOURCE_ADDRESS = 1, 12  # NFT_PAYLOAD_NETWORK_HEADER, and where in it
+_NETWORK_HEADER, _SOURCE_ADDRESS, _DESTINATION_ADDRESS = 1, 12, 16  # NFT_PAYLOAD_NETWORK_HEADER, and where in it
 _CT_STATE, _ESTABLISHED_OR_RELATED = 0, 2 | 4  # NFT_CT_STATE, and bits of it
 _EQUAL, _NOT_EQUAL = 0, 1
 _DROP, _ACCEPT = 0, 1
@@ -41,15 +43,21 @@ def write(bridge: str, subnet: IPv4Network) -> Unsupported | None:
     try:
         _write(TABLES + bridge, bridge, subnet)
     except (_netlink_error(), OSError) as error:
-        number = getattr(error, "code", None) or getattr(error, "errno", None)
         remove(bridge)
-        if number not in (ENOENT, EOPNOTSUPP, EAFNOSUPPORT, EPROTONOSUPPORT):
-            raise
-        lack = f"this kernel does no NAT by nftables ({os.strerror(number)})"
-        return Unsupported(
-            lack, "load its modules, as root: modprobe -a nft_chain_nat nft_masq nft_ct; or use another kernel"
-        )
+        lack = _lack(error)
+        if isinstance(lack, Unsupported):
+            return lack
+        raise lack from None
     return None
+
+
+def _lack(error: Exception) -> LabkitError:
+    """What an error of netlink means, in a form that other processes can read."""
+    number = int(getattr(error, "code", None) or getattr(error, "errno", None) or 0)
+    if number in (ENOENT, EOPNOTSUPP, EAFNOSUPPORT, EPROTONOSUPPORT):
+        mend = "load its modules, as root: modprobe -a nft_chain_nat nft_masq nft_ct; or use another kernel"
+        return Unsupported(f"this kernel does no NAT by nftables ({os.strerror(number)})", mend)
+    return LabkitError(f"the rules for packets could not be written: {os.strerror(number)}")
 
 
 def _write(table: str, bridge: str, subnet: IPv4Network) -> None:
@@ -63,6 +71,37 @@ def _write(table: str, bridge: str, subnet: IPv4Network) -> None:
         nft.chain("add", priority=0, **chain)
         into = [*interface(_OIFNAME, _EQUAL, bridge), *interface(_IIFNAME, _NOT_EQUAL, bridge)]
         nft.rule("add", table=table, chain="forward", expressions=[[*into, *begins_conversation(), _verdict(_DROP)]])
+
+
+def masquerade(subnet: str, table: str = "nat") -> None:
+    """Have what comes from `subnet` and goes elsewhere go under this host's own address. As `nft` has it::
+
+    nft add table ip nat
+    nft add chain ip nat postrouting '{ type nat hook postrouting priority srcnat; }'
+    nft add rule ip nat postrouting ip saddr 10.0.5.0/24 ip daddr != 10.0.5.0/24 masquerade
+
+    `Unsupported`: this kernel has no NAT by nftables.
+    """
+    network = IPv4Network(subnet)
+    try:
+        with _nftables() as nft:
+            nft.table("add", name=table)
+            chain = {"table": table, "name": "postrouting", "hook": "postrouting", "type": "nat", "policy": _ACCEPT}
+            nft.chain("add", priority=_SRCNAT, **chain)
+            rule = [*_address(_SOURCE_ADDRESS, _EQUAL, network), *_address(_DESTINATION_ADDRESS, _NOT_EQUAL, network)]
+            nft.rule("add", table=table, chain="postrouting", expressions=[[*rule, _instruction("masq")]])
+    except (_netlink_error(), OSError) as error:
+        raise _lack(error) from None
+
+
+def unsupported() -> Unsupported | None:
+    """Why this kernel has no NAT by nftables, or None. For a child: it tries, in a new network namespace of its own."""
+    syscalls.unshare(CLONE_NEWNET)
+    try:
+        masquerade("10.0.0.0/8")
+    except Unsupported as lack:
+        return lack
+    return None
 
 
 def remove(bridge: str) -> None:
@@ -92,12 +131,12 @@ def masquerading() -> list[str]:
 
 def from_subnet(subnet: IPv4Network) -> list[Any]:
     """Go on only with a packet whose source is in `subnet`."""
-    where = {"dreg": 1, "base": _NETWORK_HEADER, "offset": _SOURCE_ADDRESS, "len": 4}
-    return [
-        _instruction("payload", **where),
-        _mask(subnet.netmask.packed),
-        _compare(_EQUAL, subnet.network_address.packed),
-    ]
+    return _address(_SOURCE_ADDRESS, _EQUAL, subnet)
+
+
+def _address(offset: int, comparison: int, subnet: IPv4Network) -> list[Any]:
+    load = _instruction("payload", dreg=1, base=_NETWORK_HEADER, offset=offset, len=4)
+    return [load, _mask(subnet.netmask.packed), _compare(comparison, subnet.network_address.packed)]
 
 
 def interface(key: int, comparison: int, name: str) -> list[Any]:

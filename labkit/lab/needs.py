@@ -16,7 +16,14 @@ def _cgroup_v2() -> Unsupported | None:
     return cgroups.unsupported()
 
 
-KNOWN: dict[str, Callable[[], Unsupported | None]] = {"cgroup-v2": _cgroup_v2}
+def _nat() -> Unsupported | None:
+    from labkit import nftables
+    from labkit.process import run_in_child
+
+    return run_in_child(nftables.unsupported)
+
+
+KNOWN: dict[str, Callable[[], Unsupported | None]] = {"cgroup-v2": _cgroup_v2, "nat": _nat}
 
 
 def lacking(needs: Iterable[str]) -> Unsupported | None:

@@ -24,12 +24,20 @@ def look(host_pid: int) -> dict[str, Any]:
     """Everything the picture shows: the namespaces, the lab host's first, and whether packets are passed on."""
     places = {os.stat("/proc/self/ns/net").st_ino: "/proc/self/ns/net", **_places(host_pid)}
     members = _members(host_pid)
+    found = survey(places)
+    for space in found:
+        space["processes"] = members.get(space["id"], [])
+    return {"namespaces": found, "forwards": _forwards(), "masqueraded": nftables.masquerading()}
+
+
+def survey(places: dict[int, str]) -> list[Namespace]:
+    """The links, routes and pairs of some namespaces: `places` says where each can be opened, by its inode."""
     found = []
     for inode, place in places.items():
         with suppress(OSError):  # it has ended meanwhile
-            found.append({"id": inode, "processes": members.get(inode, []), **_inside(place, places)})
+            found.append({"id": inode, **_inside(place, places)})
     _connect(found)
-    return {"namespaces": found, "forwards": _forwards(), "masqueraded": nftables.masquerading()}
+    return found
 
 
 def _members(host_pid: int) -> dict[int, list[int]]:

@@ -8,7 +8,7 @@ from labkit import host, namespaces, procfs
 from labkit.errors import LabkitError
 from labkit.lab import network_map
 from labkit.lab.live import LiveView
-from labkit.network import Network
+from labkit.network import Endpoint, Network
 from labkit.process import Child
 
 
@@ -25,7 +25,7 @@ class NetworkView(LiveView):
         self._networks = list(networks)
         self._names = dict(names or {})
         for name, thing in self._names.items():
-            if not isinstance(thing, int) and not hasattr(thing, "pid") and not hasattr(thing, "netns_fd"):
+            if not isinstance(thing, int | Endpoint) and not hasattr(thing, "pid"):
                 raise TypeError(f"{name!r} must be a child, a container, a PID or an endpoint, not {thing!r}")
         self._lab_host = host.current()
         self._child: Child | None = None
@@ -90,7 +90,7 @@ class NetworkView(LiveView):
                     ]
         for name, thing in self._names.items():
             with suppress(OSError, LabkitError):
-                if hasattr(thing, "netns_fd"):
+                if isinstance(thing, Endpoint):
                     names[thing.inode] = name
                 else:
                     names[namespaces.inode(thing if isinstance(thing, int) else thing.pid, "net")] = name
@@ -124,7 +124,7 @@ def _troubles(spaces: list[dict[str, Any]]) -> list[str]:
     found = []
     twice = network_map.duplicates(spaces)
     for address, where in twice.items():
-        holders = " and ".join(f"{link} of {names[space]}" for space, link in where)
+        holders = " and ".join(sorted(f"{link} of {names[space]}" for space, link in where))
         found.append(f"{address} is there more than once: {holders}.")
     for space in spaces:
         for link in space["links"]:

@@ -230,8 +230,7 @@ def test_an_endpoint_leaves_nothing(shop: Network) -> None:
     endpoint.close()
     assert links() == before
     assert set(os.listdir("/proc/self/fd")) == fds
-    assert endpoint.netns_fd == -1
-    for use in (lambda: endpoint.netns_path, lambda: endpoint.publish(80)):
+    for use in (lambda: endpoint.netns_fd, lambda: endpoint.netns_path, lambda: endpoint.publish(80)):
         with pytest.raises(LabkitError, match="is closed"):
             use()
 
