@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from labkit import procfs, zygote
+from labkit.lab import mounttree
 
 KINDS = ("mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time")
 T = TypeVar("T")
@@ -43,17 +44,6 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Mount:
-    """One mount that the process sees; `new` where the host has no such mount."""
-
-    mount_point: str
-    filesystem: str
-    source: str
-    readonly: bool
-    new: bool
-
-
-@dataclass(frozen=True)
 class Isolation:
     """All that one look has found."""
 
@@ -61,7 +51,7 @@ class Isolation:
     namespaces: tuple[Namespace, ...]
     processes: tuple[Process, ...]
     processes_left_out: int
-    mounts: tuple[Mount, ...]
+    mounts: tuple[mounttree.Mount, ...]  #: as a tree, each before those that stand on it
     mounts_of_host_gone: int  #: how many of the host's mounts the process does not see
 
 
@@ -75,7 +65,8 @@ def look(pid: int, host_pid: int) -> Isolation:
         # unshare(CLONE_NEWPID) moves the children only: the process itself stays where it was.
         namespaces.insert(kinds.index("pid") + 1, for_children)
     processes = _processes(pid, own if own != _inode(host_pid, "pid") else None)
-    mounts, gone = _mounts(pid, host_pid)
+    on_host = _or_none(lambda: procfs.mountinfo(host_pid)) or []
+    mounts, gone = mounttree.tree(_or_none(lambda: procfs.mountinfo(pid)) or [], on_host)
     procfs.stat(pid)  # raises where it ended meanwhile, so that half a picture is never shown as a whole one
     return Isolation(
         pid,
@@ -135,25 +126,6 @@ def command_of(pid: int) -> str:
     return words if len(words) <= _COMMAND_LENGTH else words[: _COMMAND_LENGTH - 1] + "…"
 
 
-def _mounts(pid: int, host_pid: int) -> tuple[tuple[Mount, ...], int]:
-    """What `pid` has mounted, and how many of the host's mounts are not among it."""
-    on_host = _or_none(lambda: procfs.mountinfo(host_pid)) or []
-    here = _or_none(lambda: procfs.mountinfo(pid)) or []
-
-    def identity(mount: procfs.Mount) -> tuple[str, str, str]:
-        # Copies in another mount namespace have ids of their own, but show the same place of the same device.
-        return (mount.device, mount.root, mount.mount_point)
-
-    known, present = {identity(mount) for mount in on_host}, {identity(mount) for mount in here}
-    return (
-        tuple(
-            Mount(mount.mount_point, mount.filesystem, mount.source, mount.is_readonly, identity(mount) not in known)
-            for mount in here
-        ),
-        len(known - present),
-    )
-
-
 def as_text(found: Isolation) -> str:
     """One look as lines of text, for where there is no notebook."""
     words = {True: "same", False: "DIFFERENT", None: "unknown"}
@@ -162,5 +134,5 @@ def as_text(found: Isolation) -> str:
         f"  {one.kind:<17}{one.host or '?':>12}{one.inside or '?':>12}  {words[one.same]}" for one in found.namespaces
     ]
     lines += [f"  {'  ' * one.depth}{one.outside} (inside: {one.inside}) {one.command}" for one in found.processes]
-    lines += [f"  new mount: {one.filesystem} on {one.mount_point}" for one in found.mounts if one.new]
+    lines += mounttree.as_text(found.mounts)
     return "\n".join(lines)

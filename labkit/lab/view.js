@@ -42,23 +42,32 @@ function processes(state, before) {
   return make("div", "", table(["PID outside", "PID inside", "command"], rows), ...note);
 }
 
+const TRAVELS = {
+  shared: "⇄ shared", receives: "← receives", "shared, receives": "⇄ shared, receives", private: "private", unbindable: "unbindable",
+};
+
+// A tree: what is new, and what it stands on, down to the root.
 function mounts(state, before) {
-  const key = (one) => `${one.mount_point} ${one.filesystem} ${one.source}`;
-  const old = new Set((before?.mounts ?? []).map(key));
-  const fresh = state.mounts.filter((one) => one.new);
-  const rows = fresh.map((one) =>
-    row(
-      "new" + (before && !old.has(key(one)) ? " changed" : ""),
-      "+ new", code(one.mount_point), one.filesystem, make("span", "command", code(one.source)),
-      one.readonly ? "read-only" : "writable",
-    ),
-  );
-  const shared = state.mounts.length - fresh.length;
-  const found = fresh.length
-    ? make("div", "scroll", table(["", "mounted on", "file system", "source", ""], rows))
-    : make("p", "note", "No mount that the lab host does not have.");
-  const text = `${shared} mounts as on the lab host; ${state.mounts_of_host_gone} of the lab host's mounts are not visible here.`;
-  return make("div", "", found, make("p", "note", text));
+  const key = (one) => `${one.depth} ${one.mount_point} ${one.filesystem} ${one.source}`;
+  const old = new Map((before?.mounts ?? []).map((one) => [key(one), one]));
+  const isChanged = (one) => {
+    const then = old.get(key(one));
+    return before?.mounts && (!then || then.propagation !== one.propagation || then.readonly !== one.readonly);
+  };
+  const shown = state.mounts.filter((one) => one.new || one.holds_new || one.depth === 0);
+  const rows = shown.map((one) => {
+    const place = make("span", "command", "\u00a0\u00a0".repeat(one.depth), one.depth ? "└ " : "", code(one.mount_point));
+    return row(
+      (one.new ? "new" : "") + (isChanged(one) ? " changed" : ""),
+      one.new ? "+ new" : "", place, one.filesystem, make("span", "command", code(one.source)),
+      one.readonly ? "read-only" : "writable", TRAVELS[one.propagation] ?? one.propagation,
+    );
+  });
+  const fresh = state.mounts.filter((one) => one.new).length;
+  const headings = ["", "mounted on", "file system", "source", "", "propagation"];
+  const text = (fresh ? "" : "No mount that the lab host does not have. ")
+    + `${state.mounts.length - fresh} mounts as on the lab host; ${state.mounts_of_host_gone} of the lab host's mounts are not visible here.`;
+  return make("div", "", make("div", "scroll", table(headings, rows)), make("p", "note", text));
 }
 
 function draw(state, before) {

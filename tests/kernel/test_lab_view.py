@@ -58,6 +58,12 @@ def test_new_mounts_are_marked(child: Child, tmp_path: Path) -> None:
     assert [(one.mount_point, one.filesystem, one.source, one.readonly) for one in new] == [
         (str(tmp_path), "tmpfs", "something", True)
     ]
+    assert new[0].propagation == "private"
+    (on,) = [one for one in isolation.look(child.pid, host.pid()).mounts if one.holds_new][-1:]
+    assert on.depth == new[0].depth - 1
+    assert f"+ {'  ' * new[0].depth}{tmp_path} tmpfs read-only" in isolation.as_text(
+        isolation.look(child.pid, host.pid())
+    )
 
 
 def fork_into_a_new_pid_namespace() -> None:
