@@ -7,9 +7,10 @@ import nbformat
 import pytest
 
 from labkit import paths
-from labkit.lab import release, source
+from labkit.lab import execute, release, source
+from labkit.lab.needs import lacking
 from labkit.lab.replay import replay
-from tests.requirements import need
+from tests.requirements import machine_cannot, need
 
 HERE = Path(__file__).parent
 SANITIZE = HERE / "sanitize.cfg"
@@ -35,6 +36,25 @@ def test_solved_gives_what_it_gave(md: Path, time: str) -> None:
     done = replay(release.solved_path(md), folder=paths.checkout() / "labs", sanitize=SANITIZE)
     assert done.exit_code == 0, done.text
     assert not _left_behind(done.state)
+
+
+DEMANDING = [md for md in SOURCES if source.needs(md)]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("md", DEMANDING, ids=[md.stem for md in DEMANDING])
+def test_a_lab_that_lacks_something_says_so_and_goes_on(md: Path) -> None:
+    lack = lacking(source.needs(md))
+    if lack is None:
+        machine_cannot("lack what this lab needs: it has it all")
+    notebook = execute.execute(release.build(md, solved=True), release.learner_path(md).parent)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells), "each has run"
+    for cell in cells:
+        needy = " needs " in cell.source.splitlines()[0] or cell.source.startswith("%%needs ")
+        if needy or ".check(" in cell.source:
+            said = " ".join(output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+            assert lack.what in said and lack.mend in said, cell.source
 
 
 @pytest.mark.parametrize("md", SOURCES, ids=[md.stem for md in SOURCES])
