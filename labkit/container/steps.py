@@ -26,7 +26,8 @@ import struct
 
 from labkit import capabilities, descriptors, mounts, rootfs, seccomp
 from labkit import constants as c
-from labkit.container import terminal
+from labkit.container import pieces, terminal
+from labkit.container.plan import plan_of
 from labkit.overlay import Overlay
 from labkit.program import Block, Program, Value
 
@@ -50,7 +51,6 @@ FLAGS = {
     "pid": c.CLONE_NEWPID,
     "user": c.CLONE_NEWUSER,
 }
-_filesystems: "set[str] | None" = None
 
 
 class Written:
@@ -184,7 +184,7 @@ def first_process(message: "Message", names: "tuple[str, ...]") -> Written:
     if "cgroup_fd" in names and "cgroup" in own:
         own.remove("cgroup")  # made below: clone3(2) would make its root the parent's group
     written.flags = sum(FLAGS[kind] for kind in own) | (c.CLONE_NEWUSER if written.mapped else 0)
-    plan = _plan(message, owns_network="net" in own, mapped=written.mapped, has_group="cgroup_fd" in names)
+    plan = plan_of(message, owns_network="net" in own, mapped=written.mapped, has_group="cgroup_fd" in names)
     written.begin()
     trees: list[Value] = []
     if written.mapped:
@@ -193,18 +193,18 @@ def first_process(message: "Message", names: "tuple[str, ...]") -> Written:
             written.sources.append((source, "bind" not in attributes, "idmap" in attributes))
     if written.waits:
         program.step("waiting for the parent")
-        trees = _receive(program, parameters["sync"], len(written.sources))
+        trees = pieces.receive(program, parameters["sync"], len(written.sources))
     if written.mapped:
         written.become_root()
     if message["oom_score_adj"] is not None:
-        _write_file(program, "/proc/self/oom_score_adj", str(message["oom_score_adj"]))
+        pieces.write_file(program, "/proc/self/oom_score_adj", str(message["oom_score_adj"]))
     written.join()
     if "cgroup_fd" in names and "cgroup" not in (*shared, *names):
         program.call("unshare", c.CLONE_NEWCGROUP)
     if message["time_offsets"]:
-        _write_time(program, message["time_offsets"])
+        pieces.write_time(program, message["time_offsets"])
     if "net" in own:
-        _write_loopback(program)
+        pieces.write_loopback(program)
     root = message["root"]
     rootfs.write_entry(program, root if isinstance(root, str) else Overlay.of(root), plan, message["readonly"], trees)
     if "uts" in own:
@@ -230,77 +230,6 @@ def further_process(message: "Message", names: "tuple[str, ...]") -> Written:
         written.become_root()
     written.finish()
     return written
-
-
-def _plan(message: "Message", *, owns_network: bool, mapped: bool, has_group: bool) -> "tuple[mounts.Step, ...]":
-    """The plan as it can be carried out: in a user namespace some things are done another way."""
-    plan: list[mounts.Step] = []
-    for step in message["plan"]:
-        if step[0] == "filesystem" and step[1] == "mqueue" and not _kernel_has("mqueue"):
-            continue
-        if mapped and step[0] == "device":
-            step = mounts.bound_device(step[1])
-        if step[:2] == ("filesystem", "sysfs"):
-            if mapped and not owns_network:
-                # A sysfs shows a network namespace, and only who is root over that one may mount it.
-                step = ("bind", "/sys", "sys", ("rro", "rnosuid", "rnodev", "rnoexec"))
-            plan.append(step)
-            if has_group:
-                plan.append(("filesystem", "cgroup2", "sys/fs/cgroup", ("nosuid", "nodev", "noexec", "ro"), ()))
-            continue
-        plan.append(step)
-    if message["init"]:
-        plan.append(("bind", message["init"], "dev/init", ("ro", "nosuid", "nodev")))
-    if message["sysctl"]:
-        # Before /proc/sys is made read-only for those who come later; through a procfs of its own, at that.
-        plan.append(("sysctls", message["sysctl"]))
-    return tuple(plan)
-
-
-def _kernel_has(filesystem: str) -> bool:
-    global _filesystems
-    if _filesystems is None:
-        with open("/proc/filesystems") as file:
-            _filesystems = {line.split()[-1] for line in file}
-    return filesystem in _filesystems
-
-
-def _receive(program: Program, sync: Value, count: int) -> list[Value]:
-    """Wait for a message of one byte on the socket `sync`, with `count` descriptors; return them. recvmsg(2)."""
-    received = []
-    for number in range(max(1, count)):
-        received.append(Value(f"mount_{number}"))
-        # struct msghdr: a name, its length, the buffers, how many, control data, its length, flags; cmsg(3): a header
-        # of two words, then the descriptor.
-        control = Block(0, 0, received[-1])
-        program.call("recvmsg", sync, Block(0, 0, Block(Block(0), 1), 1, control, 24, 0), 0x40000000)  # CMSG_CLOEXEC
-    return received[:count]
-
-
-def _write_file(program: Program, path: str, text: str) -> None:
-    """Write to a file of the lab host's /proc."""
-    program.step(f"writing {text} to {path}")
-    how = struct.pack("=3Q", os.O_WRONLY | os.O_CLOEXEC, 0, 0)
-    file = program.call("openat2", c.AT_FDCWD, path, how, len(how), returns="file")
-    program.call("write", file, text, len(text))
-
-
-def _write_time(program: Program, offsets: "tuple[tuple[str, int], ...]") -> None:
-    """A time namespace: made for children, given its offsets while nobody is in it, then joined. time_namespaces(7)."""
-    program.step("making a time namespace")
-    program.call("unshare", c.CLONE_NEWTIME)
-    _write_file(program, "/proc/self/timens_offsets", "".join(f"{clock} {seconds} 0\n" for clock, seconds in offsets))
-    program.step("joining the time namespace")
-    how = struct.pack("=3Q", os.O_RDONLY | os.O_CLOEXEC, 0, 0)
-    path = "/proc/self/ns/time_for_children"
-    namespace = program.call("openat2", c.AT_FDCWD, path, how, len(how), returns="time")
-    program.call("setns", namespace, c.CLONE_NEWTIME)
-
-
-def _write_loopback(program: Program) -> None:
-    program.step("bringing up the loopback interface")
-    fd = program.call("socket", 2, 2 | os.O_CLOEXEC, 0, returns="socket")  # AF_INET, SOCK_DGRAM
-    program.call("ioctl", fd, 0x8914, struct.pack("=16sh22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
 
 
 def _candidates(command: str, env: dict[str, str]) -> list[str]:
