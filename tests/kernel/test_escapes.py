@@ -221,3 +221,24 @@ def test_a_mount_point_exchanged_all_the_time(root: Path, outside: Path) -> None
     assert str(outside) not in [mount.mount_point for mount in procfs.mountinfo(host.pid())]
     assert started, "the race was never won by the honest side"
     assert refused, "the race was never won by the attacker, so nothing was tested"
+
+
+@pytest.mark.parametrize(
+    "fake", ["ln -s /dev/null /dev/pts/ptmx", "touch /dev/pts/ptmx", "mkfifo /dev/pts/ptmx", "true"]
+)
+def test_a_terminal_is_not_taken_from_what_the_container_has_put_in_its_place(busybox: Path, fake: str) -> None:
+    with start(["sleep", "1000"], capabilities=["SYS_ADMIN", "DAC_OVERRIDE"]) as container:
+        done = container.exec(["sh", "-c", f"mount -t tmpfs x /dev/pts && {fake}"], capture=True).finish(20)
+        assert done.exit_code == 0, done.stderr
+        with pytest.raises(StartError, match="opening a terminal"):
+            container.exec(["true"], terminal=True)
+
+
+def test_kernel_parameters_are_never_written_to_a_fake_proc(root: Path, outside: Path) -> None:
+    (outside / "msgmax").write_text("untouched")
+    shutil.rmtree(root / "proc", ignore_errors=True)
+    (root / "proc" / "sys").mkdir(parents=True)
+    (root / "proc" / "sys" / "kernel").symlink_to(outside)
+    said = run(["cat", "/proc/sys/kernel/msgmax"], root=root, sysctl={"kernel.msgmax": "4096"}, capture=True).stdout
+    assert said == "4096\n"
+    assert (outside / "msgmax").read_text() == "untouched"
