@@ -1,6 +1,7 @@
 """Profiles: what makes one, what is refused, and what the default one decides."""
 
 import errno
+import marshal
 import os
 from pathlib import Path
 
@@ -124,7 +125,8 @@ def test_what_was_compiled_is_kept_for_the_next_process(tmp_path: Path, monkeypa
     monkeypatch.setattr(seccomp, "_compiled", {})
     monkeypatch.setattr(seccomp, "_compile", lambda _: b"compiled again")
     assert seccomp.compile_profile(profile) == first
-    for damaged in (b"", b"nonsense", kept.read_bytes()[:-20]):
+    of_another = marshal.dumps(("another profile", first))
+    for damaged in (b"", b"nonsense", kept.read_bytes()[:-20], of_another):
         kept.write_bytes(damaged)
         monkeypatch.setattr(seccomp, "_compiled", {})
         assert seccomp.compile_profile(profile) == b"compiled again"
