@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labkit import paths, procfs
+from labkit import idmap, paths, procfs
 from labkit.errors import Unsupported
 
 
@@ -69,7 +69,7 @@ def examine() -> Machine:
         trials=_trials(),
         sysctls=_sysctls(),
         seccomp=procfs.status("self").get("Seccomp", "0") == "2",
-        subordinate_ids=_subordinate_ids(Path("/etc/subuid"), _user(os.getuid()), os.getuid()),
+        subordinate_ids=min(_subordinate_ids("/etc/subuid"), _subordinate_ids("/etc/subgid")),
         newuidmap=shutil.which("newuidmap") is not None,
         cgroups=_cgroups(),
         kvm_device=Path("/dev/kvm").exists(),
@@ -132,13 +132,9 @@ def _sysctls() -> dict[str, str]:
     return found
 
 
-def _subordinate_ids(file: Path, user: str, uid: int) -> int:
-    """How many uids `user` may map besides their own. subuid(5)."""
-    try:
-        lines = [line.strip().split(":") for line in file.read_text().splitlines()]
-    except OSError:
-        return 0
-    return sum(int(line[2]) for line in lines if len(line) == 3 and line[0] in (user, str(uid)) and line[2].isdigit())
+def _subordinate_ids(file: str) -> int:
+    """How many ids this user may map besides their own. subuid(5)."""
+    return sum(count for _, count in idmap.subordinate(file, os.getuid(), _user(os.getuid())))
 
 
 def _cgroups() -> Cgroups:

@@ -116,11 +116,13 @@ def test_smaller_lacks() -> None:
     assert finding(dataclasses.replace(GOOD, rootfs=()), "root filesystems").mend == "./lab setup"
 
 
-def test_subordinate_ids(tmp_path: Path) -> None:
+def test_subordinate_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "subuid"
     file.write_text("# comment\nada:100000:65536\n1000:300000:10\nbob:1:1\nada:broken\n")
-    assert machine._subordinate_ids(file, "ada", 1000) == 65546
-    assert machine._subordinate_ids(tmp_path / "none", "ada", 1000) == 0
+    monkeypatch.setattr(machine, "_user", lambda _: "ada")
+    monkeypatch.setattr("os.getuid", lambda: 1000)
+    assert machine._subordinate_ids(str(file)) == 65546
+    assert machine._subordinate_ids(str(tmp_path / "none")) == 0
 
 
 def test_every_lab_that_exists_is_known() -> None:
