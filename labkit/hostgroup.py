@@ -69,11 +69,17 @@ def find() -> Place:
     if not best.controllers:
         if set(words(f"{own}/cgroup.controllers")) & set(CONTROLLERS) and os.access(own, os.W_OK):
             what = "your control group holds processes itself, and so may not hand controllers on to groups below it"
-            raise Unsupported(what, "start ./lab in a group below it, or use a virtual machine: ./lab --vm")
+            raise Unsupported(
+                what, f"move them into one: {_MOVE_DOWN.format(own)}; or use a virtual machine: ./lab --vm"
+            )
         raise Unsupported("no control group with controllers has been delegated to you", _DELEGATE)
     return best
 
 
+# What is usual in containers, whose processes are all in what looks like the root.
+_MOVE_DOWN = (
+    "cd {0} && mkdir -p init && for p in $(cat cgroup.procs); do echo $p > init/cgroup.procs; done 2> /dev/null"
+)
 _DELEGATE = "start with: systemd-run --user --scope -p Delegate=yes ./lab; or use a virtual machine: ./lab --vm"
 
 
@@ -136,13 +142,7 @@ class HostGroup:
 
     def mount(self) -> None:
         """Show it at /sys/fs/cgroup of the caller's mount namespace, and move the caller, the keeper, back outside."""
-        # mount(2) refuses to mount a file system on itself, and the machine's groups are the same file system.
-        context = syscalls.fsopen("cgroup2")
-        syscalls.fsconfig(context, c.FSCONFIG_CMD_CREATE)
-        mount = syscalls.fsmount(context, c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC)
-        syscalls.move_mount(mount, "", c.AT_FDCWD, MOUNT, c.MOVE_MOUNT_F_EMPTY_PATH)
-        os.close(mount)
-        os.close(context)
+        mount_own_root()
         os.write(self._home, b"0")
 
     def settle(self) -> None:
@@ -156,6 +156,19 @@ class HostGroup:
             os.write(self._home, b"0")  # the zygote, where it is the one that is left
         with suppress(OSError):
             _clear(self._parent, self.name)
+
+
+def mount_own_root() -> None:
+    """Mount the caller's cgroup namespace at /sys/fs/cgroup: with the root of that namespace as its root.
+
+    mount(2) would refuse to mount a file system on itself, and what lies there is the same one: EBUSY.
+    """
+    context = syscalls.fsopen("cgroup2")
+    syscalls.fsconfig(context, c.FSCONFIG_CMD_CREATE)
+    mount = syscalls.fsmount(context, c.MOUNT_ATTR_NOSUID | c.MOUNT_ATTR_NODEV | c.MOUNT_ATTR_NOEXEC)
+    syscalls.move_mount(mount, "", c.AT_FDCWD, MOUNT, c.MOVE_MOUNT_F_EMPTY_PATH)
+    os.close(mount)
+    os.close(context)
 
 
 def make() -> tuple[HostGroup | None, tuple[str, str]]:

@@ -10,7 +10,6 @@ from labkit import cgroups, host, output, procfs
 from labkit.container import run, start
 from labkit.errors import CommandNotFound, Unsupported
 from labkit.limits import IoMax, Limits
-from tests.requirements import need_root
 
 pytestmark = pytest.mark.usefixtures("busybox")
 MIB = 1 << 20
@@ -65,7 +64,6 @@ def test_it_is_born_in_its_group_and_sees_it_as_the_root() -> None:
 
 
 def test_a_further_process_is_born_there_too() -> None:
-    need_root()
     with start(["sleep", "1000"]) as container:
         assert container.group
         with container.exec(["sleep", "1000"]) as further:

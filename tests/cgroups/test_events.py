@@ -66,10 +66,9 @@ def test_a_watch_can_be_polled_and_ends_with_the_group() -> None:
 def test_pressure_is_told(group: Cgroup) -> None:
     if not os.path.exists("/proc/pressure/cpu"):
         machine_cannot("measure pressure, which its kernel lacks")
-    group.set(Limits(cpu_max=(1_000, 100_000)))  # a process that is throttled waits for a processor
-    with group.watch(Pressure("cpu", stall_usec=50_000)) as watch, spawn(os.getpid) as child:
+    group.set(Limits(cpu_max=(20_000, 100_000)))  # a process that is throttled waits for a processor
+    with group.watch(Pressure("cpu", stall_usec=50_000)) as watch, spawn(burn, 1000.0, wait=False) as child:
         group.add(child.pid)
-        child.call(burn, 0.03)
         assert watch.wait_for("cpu_pressure", SECONDS) == ("cpu_pressure", 1)
         assert group.stats().cpu_pressure_usec
 
