@@ -11,6 +11,7 @@ The difference, divided by their number, is a row. Files in the page cache count
 """
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -144,6 +145,7 @@ def _spawned(peer: Peer, count: int) -> Iterator[None]:
                 raise RuntimeError(f"{peer.name} started no idle container here")
         yield
     finally:
+        ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # half a clean-up would leave containers running
         for number, process in enumerate(running):
             if peer.end is None:
                 process.kill()
@@ -153,6 +155,7 @@ def _spawned(peer: Peer, count: int) -> Iterator[None]:
             process.stdout.close()
             process.wait()
         _reap_orphans()
+        signal.signal(signal.SIGINT, ctrl_c)
 
 
 def _reap_orphans() -> None:

@@ -105,7 +105,11 @@ def _lines(rows: Sequence[Row], benchmark: str, title: str, unit: str) -> _Panel
     def draw(top: int) -> tuple[str, int]:
         bottom = top + height
         scale, marks = _axis(max(row.high or 0 for row in found), bottom, top)
-        parts = [_text(20, top - 14, title, "title"), _text(_LEFT + 8, top + 6, unit, "small")]
+        parts = [
+            _text(20, top - 14, title, "title"),
+            _text(across[counts[-1]] + 28, bottom + 16, "containers", "small"),
+        ]
+        parts.append(_text(_LEFT - 44, scale(marks[-1]) + 4, unit, "small end"))
         for mark in marks:
             parts.append(_line(_LEFT, scale(mark), across[counts[-1]] + 20, scale(mark), "grid"))
             parts.append(_text(_LEFT - 8, scale(mark) + 4, f"{mark:g}", "small end"))
