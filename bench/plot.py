@@ -100,18 +100,18 @@ def _lines(rows: Sequence[Row], benchmark: str, title: str, unit: str) -> _Panel
         return None
     counts = sorted({row.at for row in found if row.at is not None})
     across = {count: _LEFT + 40 + (520 * number) // max(1, len(counts) - 1) for number, count in enumerate(counts)}
-    height = 170
+    height, right = 170, across[counts[-1]]
 
     def draw(top: int) -> tuple[str, int]:
         bottom = top + height
         scale, marks = _axis(max(row.high or 0 for row in found), bottom, top)
         parts = [
             _text(20, top - 14, title, "title"),
-            _text(across[counts[-1]] + 28, bottom + 16, "containers", "small"),
+            _text(right + 28, bottom + 16, "containers", "small"),
         ]
         parts.append(_text(_LEFT - 44, scale(marks[-1]) + 4, unit, "small end"))
         for mark in marks:
-            parts.append(_line(_LEFT, scale(mark), across[counts[-1]] + 20, scale(mark), "grid"))
+            parts.append(_line(_LEFT, scale(mark), right + 20, scale(mark), "grid"))
             parts.append(_text(_LEFT - 8, scale(mark) + 4, f"{mark:g}", "small end"))
         for count, x in across.items():
             parts.append(_text(x, bottom + 16, f"{count}", "small middle"))

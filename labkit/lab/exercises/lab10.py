@@ -2,7 +2,6 @@
 
 import http.client
 import shutil
-import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit import rootfs
+from labkit import rootfs, temporary
 from labkit.container.container import Container
 from labkit.lab import Exercise, NotYet, Passed, Verdict
 from labkit.lab.exercises import cable, wayout
@@ -150,7 +149,7 @@ class Publish(Exercise):
     def check(self, publish: Callable[[Network, str], Any]) -> Verdict:
         """Call it here, with a network and a root that has a page nobody can foresee; fetch the page by its URL."""
         page = self.draw_name("page")
-        with tempfile.TemporaryDirectory(prefix="labkit-") as above, Network(self.draw_name("net")) as network:
+        with temporary.Folder() as above, Network(self.draw_name("net")) as network:
             root = Path(above, "root")
             shutil.copytree(rootfs.find("busybox"), root, symlinks=True)
             (root / "www").mkdir()

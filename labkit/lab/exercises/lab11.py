@@ -2,11 +2,10 @@
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from labkit import bpf, capabilities, namespaces, procfs
+from labkit import bpf, capabilities, namespaces, procfs, temporary
 from labkit.errors import InvalidConfig
 from labkit.lab import Exercise, NotAttempted, NotYet, Passed, Verdict
 from labkit.lab.exercises import filters, privilege
@@ -101,7 +100,7 @@ class Keep(Exercise):
     def check(self, keep: Callable[[], object]) -> Verdict:
         """Call it in a child; read its five sets from outside; then let it serve a page."""
         before = privilege.all_of_them()
-        with tempfile.TemporaryDirectory(prefix="labkit-") as folder, spawn(os.getpid) as child:
+        with temporary.Folder() as folder, spawn(os.getpid) as child:
             os.chmod(folder, 0o755)
             page = self.draw_name("page")
             Path(folder, "index.html").write_text(page)
