@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +84,40 @@ def test_wishes_without_bounds_are_refused() -> None:
     ):
         with pytest.raises(InvalidConfig):
             wish()
+
+
+class Clock:
+    """Time that passes only in sleep and at work."""
+
+    def __init__(self, *works_msec: float) -> None:
+        self.now, self.works = 100.0, list(works_msec)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def work(self, amount: int) -> None:
+        self.now += self.works.pop(0) / 1000
+
+
+def served(clock: Clock, victim: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], int]:
+    shared = tmp_path / "latencies"
+    shared.write_bytes(bytes(8 * victim.requests))
+    monkeypatch.setattr(noise, "time", clock)
+    monkeypatch.setitem(noise.WORK, "compute", clock.work)
+    unanswered = noise._serve(str(shared), victim)
+    return [round(latency, 6) for latency in noise.read(shared)], unanswered
+
+
+def test_who_waits_behind_a_slow_request_is_late_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1, 35, 1, 1, 1, 1)  # the first is before the schedule begins
+    late, unanswered = served(clock, Victim(requests=5, interval_msec=10.0), tmp_path, monkeypatch)
+    assert late == [35, 26, 17, 8, 1], "from when each was due; not 35, 1, 1, 1, 1"
+    assert unanswered == 0
+
+
+def test_who_is_never_served_has_waited_until_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late, unanswered = served(Clock(1, 2, 500), Victim(requests=4, interval_msec=10.0), tmp_path, monkeypatch)
+    assert (late, unanswered) == ([2, 500, 490, 480], 2)
