@@ -28,6 +28,8 @@ def check(overlay: Overlay) -> None:
             above = os.path.dirname(above)
             if above in real:
                 raise InvalidConfig(f"{what}, {path}, lies inside {real[above]}, {above}: keep them apart")
+    if "/" in real:
+        raise InvalidConfig(f"{real['/']} is this machine's own root; an overlay needs a folder of its own")
     if overlay.upper is not None and overlay.work is not None:
         _check_upper(overlay.upper, overlay.work)
 

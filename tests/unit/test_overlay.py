@@ -65,6 +65,7 @@ def test_folders_that_cannot_be_layered(tmp_path: Path) -> None:
         (Overlay([inner], a, work), "the lower layer, .*, lies inside upper"),
         (Overlay([b], upper, work), "work, .*, is not empty"),
         (Overlay([b], "/proc", work), "different file systems"),
+        (Overlay.scratch("/"), "this machine's own root"),
     ):
         if "not empty" in words:
             Path(work, "mine").touch()
