@@ -1,5 +1,6 @@
 """A learner in the browser: run a lab, predict, click through an exercise, and see the live view move."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,9 @@ def test_lab_runs_untouched_and_answers(lab: str, page: Page, jupyter: Jupyter) 
         live_view_of_lab_05(notebook)
     elif lab.startswith("07"):
         live_view_of_lab_07(notebook)
+    elif lab.startswith("10"):
+        for theme in ("light", "dark"):
+            live_view_of_lab_10(notebook, theme)
 
 
 def live_view_of_lab_05(notebook: NotebookPage) -> None:
@@ -145,4 +149,28 @@ def live_view_of_lab_07(notebook: NotebookPage) -> None:
     expect(view.locator("tr:has(code:text-is('pid'))")).to_contain_text("≠ different")
     picture(notebook.page, "lab-07-view")
     notebook.run_cell("running.kill()")
+    expect(view).to_contain_text("■ ended", timeout=15_000)
+
+
+def live_view_of_lab_10(notebook: NotebookPage, theme: str) -> None:
+    """The picture shows who is there, a route that goes, and an address that is there twice; not by colour alone."""
+    notebook.set_theme(theme)
+    notebook.run_cell('street = Network("street"')
+    view = notebook.page.locator(".labkit-view[aria-label='Our street']")
+    expect(view).to_contain_text("● live")
+    expect(view.locator("svg")).to_have_attribute("aria-label", re.compile(r"a: .*eth0 up 10\.0\.5\.2/24 to a-"))
+    notebook.run_cell("def world_outside")
+    expect(view.locator("svg")).to_contain_text("uplink", timeout=15_000)
+    notebook.find(".labkit-view[aria-label='Our street']")
+    picture(notebook.page, f"lab-10-street-{theme}")
+    notebook.run_cell("picture = lab.network(street, outside")
+    view = notebook.page.locator(".labkit-view[aria-label='Our street, and the world outside']")
+    expect(view.locator("svg")).to_contain_text("→ default via 10.0.5.1 dev eth0")
+    notebook.run_cell("def in_endpoint")
+    notebook.run_cell("in_endpoint(b, lambda ip: ip.addr")
+    expect(view.locator("svg")).to_contain_text("⚠ 10.0.5.2/24 twice", timeout=15_000)
+    expect(view).to_contain_text("10.0.5.2 is there more than once: eth0 of a and eth0 of b.")
+    notebook.find(".labkit-view[aria-label='Our street, and the world outside']")
+    picture(notebook.page, f"lab-10-twice-{theme}")
+    notebook.run_cell("outside.kill()")
     expect(view).to_contain_text("■ ended", timeout=15_000)

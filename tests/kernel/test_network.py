@@ -7,12 +7,13 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labkit import constants as c
-from labkit import host, netlink, nftables, process, syscalls
+from labkit import container, host, netlink, nftables, process, syscalls
 from labkit.errors import InvalidConfig, LabkitError
 from labkit.network import Endpoint, Network
 from labkit.process import Child, run_in_child
@@ -388,3 +389,19 @@ def test_what_the_bridge_has(shop: Network) -> None:
         assert str(IPv4Interface(endpoint.interface)) in done.stdout
         routes = child.call(subprocess.run, ["ip", "route"], capture_output=True, text=True).stdout
         assert f"default via {shop.gateway} dev eth0" in routes
+
+
+def test_containers_find_each_other_by_name_and_know_their_network_only(shop: Network, busybox: Path) -> None:
+    web, db = shop.endpoint("web"), shop.endpoint("db")
+    with container.start(["sleep", "1000"], root=busybox, network=web):
+        shown = "ping -c 1 -W 5 web && cat /etc/hosts && ip route && ls /sys/class/net"
+        done = container.run(["sh", "-c", shown], root=busybox, network=db, capture=True)
+    assert done.exit_code == 0, done
+    assert f"{web.address}\tweb" in done.stdout
+    assert f"default via {shop.gateway} dev eth0" in done.stdout
+    assert done.stdout.split()[-2:] == ["eth0", "lo"], "not the lab host's own interfaces"
+    refused = container.run(["sh", "-c", "echo x >> /etc/hosts"], root=busybox, network=db, capture=True)
+    assert "Read-only" in refused.stderr
+    db.close()
+    with pytest.raises(LabkitError, match="'db' is closed"):
+        container.run(["true"], root=busybox, network=db)
