@@ -69,6 +69,15 @@ def fetch(address: str, port: int, timeout: float = TIMEOUT) -> str:
         return type(error).__name__
 
 
+def connect(address: str, port: int, timeout: float) -> str:
+    """Whether a connection can be made: "connected", or the name of the error."""
+    try:
+        socket.create_connection((address, port), timeout=timeout).close()
+    except OSError as error:
+        return type(error).__name__
+    return "connected"
+
+
 def talk(server: Child, client: Child | None, address: str, port: int = 80) -> tuple[str, str]:
     """Have `client` (None: this process) fetch from `server`; what it got, and whom the server saw."""
     server.call(listen, port)
@@ -175,7 +184,7 @@ def test_the_way_out_is_under_the_lab_hosts_address_and_there_is_no_way_in(shop:
         assert talk(outside, client, "203.0.113.2") == ("hello", "203.0.113.1")  # not the endpoint's own
         outside.call(add_route, str(shop.subnet), "203.0.113.1")
         client.call(listen, 8000)
-        assert outside.call(fetch, web.address, 8000, 0.5) == "TimeoutError"
+        assert outside.call(connect, web.address, 8000, 0.5) == "TimeoutError"
         # The way back is open, though: this is what a conversation begun inside needs.
         assert talk(outside, client, "203.0.113.2") == ("hello", "203.0.113.1")
 
@@ -192,9 +201,24 @@ def test_a_small_subnet_is_masqueraded_too() -> None:
 def test_networks_do_not_reach_each_other(shop: Network) -> None:
     with Network("bank") as bank, inside(bank.endpoint("vault")) as vault, inside(shop.endpoint("web")) as web:
         vault.call(listen, 80)
-        assert web.call(fetch, bank.endpoints["vault"].address, 80, 0.5) == "TimeoutError"
+        assert web.call(connect, bank.endpoints["vault"].address, 80, 0.5) == "TimeoutError"
         with inside(bank.endpoint("clerk")) as clerk:
             assert talk(vault, clerk, bank.endpoints["vault"].address)[0] == "hello"
+
+
+def test_the_bridge_keeps_its_hardware_address(shop: Network) -> None:
+    """Left to itself it takes the lowest of its ports', and what neighbours remember of the gateway is wrong."""
+
+    def show() -> str:
+        from pyroute2 import IPRoute
+
+        with IPRoute() as ip:
+            return str(ip.get_links(ifname="br-shop")[0].get_attr("IFLA_ADDRESS"))
+
+    before = run_in_child(show)
+    for number in range(6):
+        shop.endpoint(f"box-{number}")
+    assert run_in_child(show) == before == "02:4c:" + ":".join(f"{byte:02x}" for byte in shop.subnet[1].packed)
 
 
 def test_an_address_that_is_used_again_is_reached_at_once(shop: Network) -> None:

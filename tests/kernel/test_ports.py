@@ -297,6 +297,7 @@ def test_no_descriptor_left_is_waited_out(web: Endpoint) -> None:
             client.sendall(b"x")
             assert client.recv(1) == b"x"
         third.sendall(b"x")
+        assert "S" in {procfs.stat(relay)[2] for _ in range(500)}, "it sleeps meanwhile"
         first.close()
         assert third.recv(1) == b"x"
         second.close()
