@@ -23,7 +23,13 @@ def _nat() -> Unsupported | None:
     return run_in_child(nftables.unsupported)
 
 
-KNOWN: dict[str, Callable[[], Unsupported | None]] = {"cgroup-v2": _cgroup_v2, "nat": _nat}
+def _lxc() -> Unsupported | None:
+    from labkit.lab import lxc
+
+    return lxc.lack()
+
+
+KNOWN: dict[str, Callable[[], Unsupported | None]] = {"cgroup-v2": _cgroup_v2, "lxc": _lxc, "nat": _nat}
 
 
 def lacking(needs: Iterable[str]) -> Unsupported | None:

@@ -30,6 +30,7 @@ TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "runc": lambda: _which("runc") is not None,
     "bubblewrap": lambda: shutil.which("bwrap") is not None,
     "chromium": lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    "lxc": lambda: shutil.which("lxc-execute") is not None,
     "busybox-static": lambda: shutil.which("busybox") is not None,
 }
 AMD64_TEST_PACKAGES: dict[str, Callable[[], bool]] = {

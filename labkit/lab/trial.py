@@ -62,12 +62,18 @@ def all_posed(md: Path, exercises: list[type[Exercise]]) -> list[Posed]:
 
 def outcome_of(one: Posed, code: str) -> Outcome:
     """The outcome of an exercise where its cell holds `code`."""
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    for number, cell in enumerate(one.cells_before):
-        _run(_definitions(cell), f"<{one.written_in.stem} cell {number}>", namespace)
+    namespace = defined_before(one)
     _run(_without_checks(code), f"<{one.exercise.name}>", namespace)
     answers = [eval(argument, namespace) for argument in one.arguments]
     return judge(one.exercise, *answers)
+
+
+def defined_before(one: Posed) -> dict[str, Any]:
+    """What the lab's cells before the exercise's own import and define, by name."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for number, cell in enumerate(one.cells_before):
+        _run(_definitions(cell), f"<{one.written_in.stem} cell {number}>", namespace)
+    return namespace
 
 
 def _run(code: str, name: str, namespace: dict[str, Any]) -> None:

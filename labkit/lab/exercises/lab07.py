@@ -216,7 +216,7 @@ class Enter(Exercise):
                     return _no_import(child.value)
                 with town.witness(child.pid) as witness:
                     mistake = host_changed(town, child) or not_the_root(child, witness, folder)
-                    mistake = mistake or trace_in_mounts(town, witness) or trace_in_process(child)
+                    mistake = mistake or trace_in_mounts(town, witness) or trace_in_process(child.pid)
                 mounts = len(procfs.mountinfo(child.pid))
             left = sorted(set(os.listdir(root)) - names)
         if mistake:

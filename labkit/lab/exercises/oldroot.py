@@ -81,17 +81,17 @@ def trace_in_mounts(town: StandIn, witness: Child) -> Verdict | None:
     )
 
 
-def trace_in_process(child: Child) -> Verdict | None:
+def trace_in_process(pid: int) -> Verdict | None:
     """The references that a process itself holds: its working directory, and open folders."""
-    here = {one.mount_id for one in procfs.mountinfo(child.pid)}
-    if _mount_id(f"/proc/{child.pid}/cwd") not in here:
+    here = {one.mount_id for one in procfs.mountinfo(pid)}
+    if _mount_id(f"/proc/{pid}/cwd") not in here:
         return NotYet(
             "The mounts are gone, but the process's working directory is still a folder of the old root: "
             "`os.listdir('.')` shows the lab host's files.",
             "A working directory keeps what it stands in, mounted or not. Which call moves it into the new root?",
         )
-    for number in os.listdir(f"/proc/{child.pid}/fd"):
-        path = f"/proc/{child.pid}/fd/{number}"
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{number}"
         with suppress(OSError):
             if stat.S_ISDIR(os.stat(path).st_mode) and _mount_id(path) not in here:
                 return NotYet(

@@ -1,0 +1,457 @@
+"""Lab 12: each likely mistake gets its own message, other right ways pass, and every rule of order is true here."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labkit import cgroups, host, procfs
+from labkit.lab import NotAttempted, NotYet, Outcome, Passed, source
+from labkit.lab.exercises import lab12
+from labkit.lab.exercises.boxes import Running, wrong_box
+from labkit.lab.exercises.standin import StandIn
+from labkit.lab.exercises.steporder import CONSEQUENCES, RULES, STEP_NAMES, Rule, wrong_order, wrong_reasons
+from labkit.lab.trial import attempt, defined_before, posed
+from labkit.process import run_in_child, spawn
+
+AS_ROOT = os.geteuid() == 0
+MD = source.path_of("12")
+ORDER = [
+    "group",
+    "namespaces",
+    "fork",
+    "hostname",
+    "private",
+    "root",
+    "furnish",
+    "pivot",
+    "close",
+    "workdir",
+    "powers",
+    "filter",
+]
+WHY = {("private", "root"): "leak", ("fork", "furnish"): "processes", ("close", "workdir"): "door"}
+
+
+def changed(code: str, old: str, new: str = "") -> str:
+    """`code` with one line, or a part of one, exchanged."""
+    assert code.count(old) == 1, old
+    return code.replace(old, new)
+
+
+# The order: by the rules alone.
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[f"{rule.first}-{rule.then}" for rule in RULES])
+def test_each_wrong_order_gets_its_own_message(rule: Rule) -> None:
+    """The right order, with one step moved right behind, or right before, the other of its pair."""
+    rest = [name for name in ORDER if name != rule.first]
+    later = [*rest[: rest.index(rule.then) + 1], rule.first, *rest[rest.index(rule.then) + 1 :]]
+    outcome = wrong_order(later)
+    assert isinstance(outcome, NotYet)
+    assert f"before `{rule.first}`" in outcome.seen
+    rest = [name for name in ORDER if name != rule.then]
+    earlier = [*rest[: rest.index(rule.first)], rule.then, *rest[rest.index(rule.first) :]]
+    assert isinstance(wrong_order(earlier), NotYet)
+
+
+def test_a_message_for_each_pair_and_none_twice() -> None:
+    pairs = [(rule.first, rule.then) for rule in RULES]
+    assert len(set(pairs)) == len(pairs)
+    assert all(rule.consequence in CONSEQUENCES for rule in RULES)
+    named = [rule.seen for rule in RULES]
+    assert len(set(named)) == len(named)
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ("group", "list of the twelve names"),
+        ([*ORDER[:-1], "execve"], "no step called `execve`"),
+        ([*ORDER, "fork"], "twice"),
+        (ORDER[:-1], "`filter` is missing"),
+    ],
+)
+def test_what_is_no_order(order: Any, words: str) -> None:
+    outcome = wrong_order(order)
+    assert isinstance(outcome, NotYet)
+    assert words in outcome.seen + outcome.why
+
+
+def test_an_empty_order_is_not_attempted() -> None:
+    assert isinstance(wrong_order([]), NotAttempted)
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (["leak"], "not a dict"),
+        ({"private": "leak"}, "no pair of steps"),
+        ({**WHY, ("root", "pivot"): "chaos"}, "none of the consequences"),
+        ({**WHY, ("root", "private"): "leak"}, "the other way round"),
+        ({**WHY, ("hostname", "private"): "name"}, "may change places"),
+        ({**WHY, ("root", "pivot"): "leak"}, "this would not happen"),
+        ({("namespaces", "hostname"): "name", ("private", "root"): "leak", ("root", "pivot"): "lost"}, "2 of your"),
+    ],
+)
+def test_what_is_no_defence(why: Any, words: str) -> None:
+    outcome = wrong_reasons(why)
+    assert isinstance(outcome, NotYet)
+    assert words in outcome.seen + outcome.why
+
+
+# The order: what the rules say is what the kernel does.
+
+
+@pytest.fixture(scope="module")
+def lab() -> dict[str, Any]:
+    """What the notebook defines before the exercise: Box, STEPS, and the helpers."""
+    return defined_before(posed("12", "run"))
+
+
+def build(lab: dict[str, Any], order: list[str], network: int | None = None) -> Callable[..., int]:
+    """A function for `Running`: build a box in `order`, a descriptor left open, and say at which step it fails."""
+    box, steps = lab["Box"], lab["STEPS"]
+
+    def in_order(command: list[str], workdir: str) -> int:
+        home = tempfile.mkdtemp(prefix="labkit-")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.dup2(os.open("/", os.O_RDONLY | os.O_DIRECTORY), 9)
+                joined = None if network is None else os.open(f"/proc/{network}/ns/net", os.O_RDONLY)
+                one = box(command, lab12._image(), "box-test", None, joined, workdir)
+                one.home = home
+                for name in order:
+                    try:
+                        steps[name](one)
+                    except OSError as error:
+                        os._exit(100 + (error.errno or 0))
+                os.execve(command[0], command, {})
+            finally:
+                os._exit(99)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with suppress(OSError):  # what has leaked is mounted there
+            os.rmdir(home)
+        return code
+
+    return in_order
+
+
+def swapped(rule: Rule) -> list[str]:
+    """The right order, but that `then` stands right before `first`, or `first` right behind `then`.
+
+    The former where `first` is to be refused, so that no other step is refused before it.
+    """
+    if rule.consequence == "refused":
+        rest = [name for name in ORDER if name != rule.then]
+        at = rest.index(rule.first)
+        return [*rest[:at], rule.then, *rest[at:]]
+    rest = [name for name in ORDER if name != rule.first]
+    at = rest.index(rule.then) + 1
+    return [*rest[:at], rule.first, *rest[at:]]
+
+
+def broken(order: list[str]) -> list[Rule]:
+    return [rule for rule in RULES if order.index(rule.first) > order.index(rule.then)]
+
+
+def test_in_the_right_order_it_is_a_box(lab: dict[str, Any]) -> None:
+    with StandIn() as town, Running(town, build(lab, ORDER), ["/bin/sleep", "4321"], "/tmp") as box:
+        assert box.pid
+        assert wrong_box(box, town, "box-test", "/tmp") is None
+        assert box.kill() == 137
+
+
+# A rule of which nothing is seen here: without control groups of its own, a box has no place in their tree.
+SEEN = [rule for rule in RULES if rule.consequence != "tree"]
+
+
+@pytest.mark.parametrize("rule", SEEN, ids=[f"{rule.first}-{rule.then}" for rule in SEEN])
+def test_in_the_wrong_order_happens_what_the_rule_says(rule: Rule, lab: dict[str, Any]) -> None:
+    order = swapped(rule)
+    workdir = "/proc/self/fd/9" if rule.consequence == "door" else "/tmp"
+    with StandIn() as town:
+        if rule.consequence == "name":
+            # Not in the stand-in: its UTS namespace is the lab host's own. The name is put back.
+            before = run_in_child(os.uname).nodename
+            try:
+                run_in_child(build(lab, ["hostname", "fork"]), ["/bin/true"], "/")
+                assert run_in_child(os.uname).nodename == "box-test"
+            finally:
+                run_in_child(lab["sethostname"], before)
+            return
+        with spawn(lab12._new_network) as other:
+            network = other.pid if (rule.first, rule.then) == ("namespaces", "close") else None
+            with Running(town, build(lab, order, network), ["/bin/sleep", "4321"], workdir) as box:
+                happened(rule, box, town)
+
+
+def happened(rule: Rule, box: Running, town: StandIn) -> None:
+    pid = box.pid
+    match rule.consequence:
+        case "refused":
+            assert box.exit_code() in (100 + errno.EPERM, 100 + errno.EACCES)
+        case "lost":
+            if (rule.first, rule.then) == ("pivot", "workdir"):
+                assert pid
+                assert os.readlink(f"/proc/{pid}/cwd") == "/"
+            else:
+                assert box.exit_code() in (100 + errno.ENOENT, 100 + errno.EBADF)
+        case "leak":
+            assert town.leaked() or town.lost() or town.no_longer_shared()
+        case "processes":
+            if pid is None:  # a user's lab host may not even mount it: it has no PID namespace of its own
+                assert not AS_ROOT
+                return
+            listed = [entry for entry in os.listdir(f"/proc/{pid}/root/proc") if entry.isdigit()]
+            assert len(listed) > 1
+        case "not 1":
+            assert pid is None or procfs.nspid(pid)[-1] != 1
+        case "door":
+            assert pid
+            assert Path(f"/proc/{pid}/cwd/etc").exists()
+            assert not os.path.samefile(f"/proc/{pid}/cwd/.", f"/proc/{pid}/root/.")
+        case _:
+            raise AssertionError(rule.consequence)
+
+
+RIGHT_ORDERS = {
+    "hostname late": "group namespaces fork private root furnish pivot close hostname workdir powers filter",
+    "root before fork": "group namespaces private root fork furnish hostname pivot close workdir powers filter",
+    "filter before powers": "group namespaces fork hostname private root furnish pivot close workdir filter powers",
+    "closed early": "group namespaces close private fork root furnish pivot workdir hostname powers filter",
+    "workdir last": "group namespaces fork hostname private root furnish pivot powers filter close workdir",
+}
+
+
+@pytest.mark.parametrize("name", RIGHT_ORDERS)
+def test_another_right_order_passes(name: str) -> None:
+    outcome = attempt("12", "order", f"ORDER = {RIGHT_ORDERS[name].split()!r}\nWHY = {WHY!r}\n")
+    assert isinstance(outcome, Passed), outcome
+
+
+def test_all_orders_that_the_rules_allow_are_of_twelve_steps() -> None:
+    assert set(ORDER) == set(STEP_NAMES)
+    assert broken(ORDER) == []
+
+
+# run
+
+RUN = source.solution(MD, "run")
+POD = source.solution(MD, "pod")
+MISTAKES = {
+    "the steps in the caller": (
+        "run",
+        """
+def my_run(command, image, hostname="box", limits=None, network=None, workdir="/"):
+    box = Box(command, image, hostname, limits, network, workdir)
+    begin(box)
+    for name in ("namespaces", "fork", "hostname", "private", "root", "furnish", "pivot", "close", "workdir", "powers"):
+        STEPS[name](box)
+    os.execve(command[0], command, {})
+""",
+        "which *called* your function",
+    ),
+    "no execve": ("run", changed(RUN, "os.execve(", "print("), "was never executed"),
+    "a forgotten filter": ("run", changed(RUN, '(*steps, "powers", "filter")', '(*steps, "powers")'), "No filter"),
+    "forgotten powers": (
+        "run",
+        changed(RUN, '(*steps, "powers", "filter")', "steps"),
+        "which is not in KEPT",
+    ),
+    "no namespaces": ("run", changed(RUN, '"namespaces", "fork", "hostname", "private", ', ""), "on the lab host, too"),
+    "not forked": ("run", changed(RUN, '"fork", '), "children that are made afterwards"),
+    "no name": ("run", changed(RUN, '"hostname", "private"', '"private"'), "The box is called"),
+    "not closed": (
+        "run",
+        changed(changed(RUN, '"close", '), "            try:\n", "            os.dup2(1, 7)\n            try:\n"),
+        "Descriptor 7 is open in the box",
+    ),
+    "no working directory": (
+        "run",
+        changed(RUN, '"pivot", "close", "workdir"', '"pivot", "close"'),
+        "`/tmp` was asked",
+    ),
+    "leaks": ("run", changed(RUN, '"private", '), "is on the lab host, too"),
+    "chroot": (
+        "run",
+        changed(RUN, "STEPS[name](box)", '(chroot_to if name == "pivot" else STEPS[name])(box)')
+        + "\n\ndef chroot_to(box):\n    os.chroot(f'{box.home}/root')\n    os.chdir('/')\n",
+        "The old root is still there",
+    ),
+    "in the image": (
+        "run",
+        changed(RUN, "STEPS[name](box)", '(bind if name == "root" else STEPS[name])(box)')
+        + """
+
+def bind(box):
+    os.mkdir(f"{box.home}/root")
+    mount(box.image, f"{box.home}/root", None, MS_BIND)
+""",
+        "what it writes goes into the image",
+    ),
+    "settings open": (
+        "run",
+        changed(RUN, "STEPS[name](box)", '(bare if name == "furnish" else STEPS[name])(box)')
+        + """
+
+def bare(box):
+    mount("proc", f"{box.home}/root/proc", "proc")
+    mount("tmpfs", f"{box.home}/root/dev", "tmpfs", MS_NOSUID, "mode=755,size=64k")
+    for name in DEVICES:
+        open(f"{box.home}/root/dev/{name}", "w").close()
+        mount(f"/dev/{name}", f"{box.home}/root/dev/{name}", None, MS_BIND)
+""",
+        "the whole machine's settings",
+    ),
+    "the network is not passed on": (
+        "run",
+        changed(
+            RUN,
+            "Box(command, image, hostname, limits, network, workdir)",
+            "Box(command, image, hostname, limits, None, workdir)",
+        ),
+        "the box is in another one",
+    ),
+    "nothing returned": ("run", changed(RUN, "return exit_code_of(pid)", "exit_code_of(pid)"), "Does it `return`"),
+    "the raw status": ("run", changed(RUN, "exit_code_of(pid)", "os.waitpid(pid, 0)[1]"), "raw status of wait(2)"),
+    "the child returns": (
+        "run",
+        changed(
+            RUN, "            finally:\n                os._exit(127)", "            finally:\n                pass"
+        ),
+        "There is no such program in the image",
+    ),
+    # pod
+    "two networks": ("pod", changed(POD, ", network=network"), "a network of its own"),
+    "the lab host's": (
+        "pod",
+        changed(changed(POD, "    unshare(CLONE_NEWNET)", "    #"), '    set_interface_up("lo")\n'),
+        "the lab host's own network",
+    ),
+    "loopback down": ("pod", changed(POD, '    set_interface_up("lo")\n'), "its loopback is down"),
+    "one after the other": (
+        "pod",
+        """
+def pod(first, second, image):
+    unshare(CLONE_NEWNET)
+    set_interface_up("lo")
+    network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    return [run(first, image, network=network), run(second, image, network=network)]
+""",
+        "two boxes one after the other",
+    ),
+    "in one box": (
+        "pod",
+        """
+def pod(first, second, image):
+    script = f"{' '.join(first)} & {' '.join(second)}; wait"
+    return [run(["/bin/sh", "-c", script], image)] * 2
+""",
+        "They share more than a network",
+    ),
+    "no descriptor": (
+        "pod",
+        changed(POD, 'os.open("/proc/self/ns/net", os.O_RDONLY)', "1000"),
+        "descriptor of the network",
+    ),
+    "no exit codes": (
+        "pod",
+        changed(POD, "return [exit_code_of(pid) for pid in pids]", "[exit_code_of(pid) for pid in pids]"),
+        "[137, 137] was",
+    ),
+}
+if not cgroups.unsupported():
+    MISTAKES |= {
+        "no group": ("run", changed(RUN, "hostname, limits,", "hostname, None,"), "own control group"),
+        "not in the group": ("run", changed(RUN, '("group", ', "("), "own control group"),
+        "the group stays": ("run", changed(RUN, "        end(box)", "        os.rmdir(box.home)"), "is still there"),
+    }
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_gets_its_own_message(mistake: str) -> None:
+    exercise, code, words = MISTAKES[mistake]
+    outcome = attempt("12", exercise, code)
+    assert isinstance(outcome, NotYet), outcome
+    assert words in outcome.seen + outcome.why, outcome
+
+
+RIGHT = {
+    "an init as PID 1": (
+        "run",
+        changed(
+            RUN,
+            "                os.execve(command[0], command,",
+            "                child = os.fork()\n"
+            "                if child:\n"
+            "                    os._exit(exit_code_of(child))\n"
+            "                os.execve(command[0], command,",
+        ),
+    ),
+    "powers before the working directory": (
+        "run",
+        changed(changed(RUN, '"close", "workdir")', '"close")'), '(*steps, "powers"', '(*steps, "powers", "workdir"'),
+    ),
+    "no steps of ours": (
+        "run",
+        changed(RUN, "STEPS[name](box)", '(mine if name == "namespaces" else STEPS[name])(box)')
+        + """
+
+def mine(box):
+    if box.network is not None:
+        setns(box.network)
+    else:
+        unshare(CLONE_NEWNET)
+    unshare(CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS)
+    unshare(CLONE_NEWPID | CLONE_NEWCGROUP)
+""",
+    ),
+    "a third that holds the network": (
+        "pod",
+        """
+def pod(first, second, image):
+    read, told = os.pipe()
+    pause = os.fork()
+    if pause == 0:
+        unshare(CLONE_NEWNET)
+        set_interface_up("lo")
+        os.write(told, b"x")
+        signal.pause()
+    os.read(read, 1)
+    network = os.open(f"/proc/{pause}/ns/net", os.O_RDONLY)
+    pids = []
+    for command in (first, second):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            os._exit(run(command, image, "pod", network=network))
+    codes = [exit_code_of(pid) for pid in pids]
+    os.kill(pause, signal.SIGKILL)
+    os.waitpid(pause, 0)
+    return codes
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", RIGHT)
+def test_another_right_way_passes(way: str) -> None:
+    exercise, code = RIGHT[way]
+    outcome: Outcome = attempt("12", exercise, code)
+    assert isinstance(outcome, Passed), outcome
+
+
+def test_the_worst_mistakes_do_not_reach_the_lab_host() -> None:
+    lab_host = host.pid()
+    before = procfs.mountinfo(lab_host)
+    for mistake in ("leaks", "no namespaces"):
+        exercise, code, _ = MISTAKES[mistake]
+        attempt("12", exercise, code)
+    assert host.pid() == lab_host
+    assert procfs.mountinfo(lab_host) == before
