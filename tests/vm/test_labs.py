@@ -15,7 +15,7 @@ from labkit.lab import release, source
 from tests.vm.conftest import require
 from tests.vm.inside import pytest_inside
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 TESTS = Path(__file__).parent.parent
 LABS = ("05", "06", "07", "08", "11")
@@ -67,7 +67,7 @@ def run(case: Case) -> vm.Completed:
         user=user,
         memory_mib=MEMORY_MIB,
         capture=True,
-        timeout=400,
+        timeout=900,
     )
 
 
@@ -101,7 +101,6 @@ def test_a_solved_notebook_gives_what_it_gave(case: Case, runs: dict[Case, Futur
 CHECKS = [path for md in source.all_paths() if source.needs(md) for path in [f"test_lab{md.stem[:2]}.py"]]
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("file", CHECKS)
 def test_the_checks_of_a_lab_that_needs_more_than_every_machine_has(file: str) -> None:
     """Its mistakes, its other right ways and its solutions, in a machine that has it."""
