@@ -429,3 +429,12 @@ def test_containers_find_each_other_by_name_and_know_their_network_only(shop: Ne
     db.close()
     with pytest.raises(LabkitError, match="'db' is closed"):
         container.run(["true"], root=busybox, network=db)
+
+
+def test_a_kernel_without_nat_says_why_there_is_no_way_out(shop: Network) -> None:
+    lack = run_in_child(nftables.unsupported)
+    assert str(shop.no_way_out) == str(lack)
+    assert forwards() == ("0" if lack else "1")
+    if lack:
+        assert "does no NAT by nftables" in str(lack)
+        assert "modprobe" in lack.mend
