@@ -5,15 +5,16 @@ is called for, never at import. Imports point only downwards::
 
     lab/                                                     doctor, exercises, live views (nothing imports it)
     container/                                               one configuration, started and waited for
-    namespaces rootfs mounts binds places overlay            the mechanisms    vm/         microVMs, beside them
-    overlay_checks layers changeset capabilities
-    cgroups cgroup_stats cgroup_events limits
-    seccomp seccomp_profile seccomp_default libseccomp bpf
-    network ports relay netlink nftables addresses nameservice
+    namespaces rootfs mounts binds places overlay/           the mechanisms    vm/         microVMs, beside them
+    layers changeset cgroups/ network/
+    capabilities seccomp/ libseccomp bpf
     process held output child host hostgroup zygote ready    the process boundary
+    idmap
     program layout loop syscalls constants errors messages   the kernel boundary
-    idmap descriptors temporary procfs paths cgroupfs
+    descriptors temporary procfs paths cgroupfs
     cgroup_errors privilege_errors overlay_errors
+
+A name with a slash is a folder: a mechanism of several parts, or a system built of the mechanisms.
 """
 
 __version__ = "0.1.0"

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from labkit.lab.needs import lacking
+from labkit.lab.notebooks.needs import lacking
 
 MACHINE_CANNOT = "this machine cannot: "
 
@@ -34,6 +34,6 @@ def need_command(command: str) -> str:
 
 
 def need(*words: str) -> None:
-    """Skip unless this machine has what a lab may ask for: words of `labkit.lab.needs`."""
+    """Skip unless this machine has what a lab may ask for: words of `labkit.lab.notebooks.needs`."""
     if lack := lacking(words):
         machine_cannot(f"{lack.what} (such tests run in a virtual machine, in the lane vm)")

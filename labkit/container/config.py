@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from labkit import capabilities, overlay_checks, rootfs, seccomp
+from labkit import capabilities, rootfs, seccomp
+from labkit.cgroups.limits import Limits
 from labkit.container import checks
 from labkit.errors import InvalidConfig, Unsupported
 from labkit.idmap import IdMap
-from labkit.limits import Limits
 from labkit.overlay import Overlay
-from labkit.seccomp_profile import Profile
+from labkit.overlay import checks as overlay_checks
+from labkit.seccomp.profile import Profile
 
 if TYPE_CHECKING:
     from labkit.mounts import Step

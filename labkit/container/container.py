@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from labkit import cgroups, namespaces, overlay_checks
+from labkit import cgroups, namespaces
 from labkit import constants as c
 from labkit.cgroups import Cgroup
+from labkit.cgroups.limits import Limits
 from labkit.container import init, launch
 from labkit.container.config import Config, Process
 from labkit.container.failure import most_telling, start_error
@@ -17,8 +18,8 @@ from labkit.container.running import Running
 from labkit.container.state import State
 from labkit.container.steps import EXECUTING
 from labkit.errors import ChildNotStarted, LabkitError
-from labkit.limits import Limits
 from labkit.overlay import Overlay
+from labkit.overlay import checks as overlay_checks
 
 #: What a further process joins, as flags of setns(2): all but the PID namespace, in which it is born.
 _JOINED = {

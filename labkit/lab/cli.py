@@ -13,7 +13,7 @@ COMMANDS = {
     "test": ("labkit.lab.testrun", "main", "run every test"),
     "bench": ("labkit.lab.cli", "bench", "times, rates and memory beside crun, runc and bubblewrap"),
     "vm": ("labkit.vm", "main", "run a command, or the labs, in a small virtual machine"),
-    "release": ("labkit.lab.release", "main", "make the notebooks anew from their sources"),
+    "release": ("labkit.lab.notebooks.release", "main", "make the notebooks anew from their sources"),
 }
 
 

@@ -7,16 +7,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from labkit import temporary
-from labkit.lab import failure, observe, show, source
+from labkit.lab import failure, observe, show
 from labkit.lab.exercise import Exercise
+from labkit.lab.notebooks import source
 from labkit.lab.predict import Answer, Prediction
 from labkit.lab.progress import Progress
 from labkit.lab.task import Task
 
 if TYPE_CHECKING:
-    from labkit.lab.groups_view import GroupsView
-    from labkit.lab.network_view import NetworkView
-    from labkit.lab.view import IsolationView
+    from labkit.lab.views.groups_view import GroupsView
+    from labkit.lab.views.network_view import NetworkView
+    from labkit.lab.views.view import IsolationView
     from labkit.network import Network
 
 
@@ -72,7 +73,7 @@ class Lab:
 
     def view(self, of: Any, *, title: str = "") -> "IsolationView":
         """Show what is isolated: the lab host and a process (a child, a container or a PID) side by side, live."""
-        from labkit.lab.view import IsolationView
+        from labkit.lab.views.view import IsolationView
 
         view = IsolationView(of, title=title)
         view.show()
@@ -80,7 +81,7 @@ class Lab:
 
     def groups(self, *, title: str = "") -> "GroupsView":
         """Show the lab host's control groups, what they use and what their limits are, live."""
-        from labkit.lab.groups_view import GroupsView
+        from labkit.lab.views.groups_view import GroupsView
 
         view = GroupsView(title=title)
         view.show()
@@ -88,7 +89,7 @@ class Lab:
 
     def network(self, *networks: "Network", title: str = "", **names: Any) -> "NetworkView":
         """Show the lab host's networks as a picture, live. `names`: what else a namespace is called, after whom."""
-        from labkit.lab.network_view import NetworkView
+        from labkit.lab.views.network_view import NetworkView
 
         view = NetworkView(networks, names, title=title)
         view.show()

@@ -26,7 +26,7 @@ from labkit.lab import hogs, show
 from labkit.process import run_in_child, spawn
 
 if TYPE_CHECKING:
-    from labkit.lab.noise_view import NoiseView
+    from labkit.lab.views.noise_view import NoiseView
 
 PERCENTILES = (50, 95, 99)
 REQUESTS_MAX = 2000
@@ -150,7 +150,7 @@ def read(shared: Path) -> list[float]:
 
 def experiment(phases: Sequence[Phase], of: Victim | None = None, *, title: str = "How long a request takes") -> Result:
     """Go through the phases, one after the other, and draw what is found as it is found."""
-    from labkit.lab.noise_view import NoiseView
+    from labkit.lab.views.noise_view import NoiseView
 
     if len({phase.name for phase in phases}) != len(phases) or not phases:
         raise InvalidConfig("an experiment has one phase at least, and each has a name of its own")

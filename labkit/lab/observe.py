@@ -1,15 +1,16 @@
 """The cell magics: `%%observe` waits for a prediction, `%%needs` for a machine that can run the cell.
 
 `%%observe NAME` runs the cell once its prediction was made, its output under the prediction. `%%needs WHAT` runs it
-where this machine has what it needs (the words of `labkit.lab.needs`); elsewhere it says what is lacking, and the rest
-of the notebook goes on. Both together: `%%observe NAME needs WHAT`.
+where this machine has what it needs (the words of `labkit.lab.notebooks.needs`); elsewhere it says what is lacking, and
+the rest of the notebook goes on. Both together: `%%observe NAME needs WHAT`.
 """
 
 import ast
 from collections.abc import Callable
 from typing import Any
 
-from labkit.lab import needs, show
+from labkit.lab import show
+from labkit.lab.notebooks import needs
 from labkit.lab.predict import Prediction
 
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Removed what a killed notebook had left: {', '.join(removed)}.")
     code = 0
     if options.notebooks or options.all:
-        from labkit.lab import release
+        from labkit.lab.notebooks import release
 
         code = release.main(["--no-execute"])
     if options.all:

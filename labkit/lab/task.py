@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit.lab import show, source
+from labkit.lab import show
 from labkit.lab.exercise import Exercise
 from labkit.lab.judge import judge
+from labkit.lab.notebooks import source
 from labkit.lab.progress import ExerciseRecord, Progress
 from labkit.lab.verdict import NotChecked, Outcome
 

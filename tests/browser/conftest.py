@@ -24,7 +24,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from labkit import paths, vm
-from labkit.lab import release
+from labkit.lab.notebooks import release
 
 TOY = Path(__file__).parent.parent / "notebooks" / "data"
 SECONDS_TO_START = 60

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from labkit import paths
-from labkit.lab import source
-from labkit.lab.needs import lacking
+from labkit.lab.notebooks import source
+from labkit.lab.notebooks.needs import lacking
 from tests.browser.conftest import Jupyter, picture
 from tests.browser.notebook_page import FAILED, NotebookPage
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from labkit import cgroups, host, output, procfs
+from labkit.cgroups.limits import IoMax, Limits
 from labkit.container import run, start
 from labkit.errors import CommandNotFound, Unsupported
-from labkit.limits import IoMax, Limits
 
 pytestmark = pytest.mark.usefixtures("busybox")
 MIB = 1 << 20

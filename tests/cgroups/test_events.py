@@ -6,8 +6,8 @@ import select
 import pytest
 
 from labkit import cgroups
-from labkit.cgroup_events import Pressure
 from labkit.cgroups import Cgroup, Limits
+from labkit.cgroups.events import Pressure
 from labkit.errors import ChildDied, Unsupported
 from labkit.process import spawn
 from tests.cgroups.test_limits import MIB, allocate, burn, fork_until_refused

@@ -11,11 +11,11 @@ import pytest
 
 from labkit import cgroups, host, namespaces, procfs, rootfs, seccomp, syscalls
 from labkit import constants as c
+from labkit.cgroups.limits import Limits
 from labkit.container import create, run, start
 from labkit.container.container import Container
 from labkit.container.state import State
 from labkit.errors import CommandNotFound, LabkitError, StartError, Unsupported
-from labkit.limits import Limits
 from labkit.network import Network
 from labkit.output import readable
 from labkit.process import run_in_child

@@ -154,7 +154,7 @@ def test_refusals(image: Path, tmp_path: Path) -> None:
 
 def test_a_refusal_of_the_kernel_is_a_sentence(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (empty,) = folders(tmp_path, "empty")
-    monkeypatch.setattr("labkit.overlay_checks.check", lambda overlay: None)
+    monkeypatch.setattr("labkit.overlay.checks.check", lambda overlay: None)
     with pytest.raises(StartError, match=r"at: mount -t overlay -o lowerdir=.*missing"):
         run(["true"], root=Overlay.scratch(empty, tmp_path / "missing"))
     with pytest.raises(LabkitError):

@@ -12,10 +12,10 @@ import pytest
 
 from labkit import constants as c
 from labkit import host
-from labkit.lab import isolation
-from labkit.lab.isolation import Isolation
-from labkit.lab.live import LiveView
-from labkit.lab.view import IsolationView
+from labkit.lab.views import isolation
+from labkit.lab.views.isolation import Isolation
+from labkit.lab.views.live import LiveView
+from labkit.lab.views.view import IsolationView
 from labkit.process import Child, spawn
 from labkit.syscalls import mount, sethostname, unshare
 

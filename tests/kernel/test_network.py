@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import container, host, netlink, nftables, process, syscalls
+from labkit import container, host, process, syscalls
 from labkit.errors import InvalidConfig, LabkitError
-from labkit.network import Endpoint, Network
+from labkit.network import Endpoint, Network, netlink, nftables
 from labkit.process import Child, run_in_child
 
 TIMEOUT = 10.0

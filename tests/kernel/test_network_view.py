@@ -8,7 +8,7 @@ import pytest
 
 from labkit import constants as c
 from labkit import host, syscalls
-from labkit.lab.network_view import NetworkView
+from labkit.lab.views.network_view import NetworkView
 from labkit.network import Network
 from labkit.process import Child, run_in_child, spawn
 from tests.kernel.test_network import inside

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab import NotAttempted, Passed, course, source
-from labkit.lab.trial import Posed, all_posed, outcome_of
+from labkit.lab import NotAttempted, Passed, course
+from labkit.lab.notebooks import source
+from labkit.lab.notebooks.trial import Posed, all_posed, outcome_of
 from tests.requirements import need
 
 DATA = Path(__file__).parent / "data"

@@ -4,9 +4,10 @@ import pytest
 
 from labkit import host, process, syscalls
 from labkit.constants import CLONE_NEWUTS
-from labkit.lab import NotAttempted, NotYet, Passed, doctor, doctor_view, show
+from labkit.lab import NotAttempted, NotYet, Passed, doctor, show
 from labkit.lab.exercises import hostname
-from labkit.lab.trial import attempt
+from labkit.lab.notebooks.trial import attempt
+from labkit.lab.views import doctor_view
 
 # mistake: (exercise, its cell, words that only its message has)
 MISTAKES = {

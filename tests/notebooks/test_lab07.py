@@ -6,7 +6,7 @@ import pytest
 
 from labkit import host, procfs
 from labkit.lab import NotYet, Passed
-from labkit.lab.trial import attempt
+from labkit.lab.notebooks.trial import attempt
 
 AS_ROOT = os.geteuid() == 0
 

@@ -8,7 +8,7 @@ from labkit import host, procfs
 from labkit.lab import NotYet, Passed
 from labkit.lab.exercises import layering
 from labkit.lab.exercises.lab08 import MARKS
-from labkit.lab.trial import attempt
+from labkit.lab.notebooks.trial import attempt
 
 LAYER = """
 def layer(image, home):

@@ -10,8 +10,8 @@ import pytest
 
 from labkit import host
 from labkit.lab import NotChecked, NotYet, Passed
-from labkit.lab.needs import lacking
-from labkit.lab.trial import attempt
+from labkit.lab.notebooks.needs import lacking
+from labkit.lab.notebooks.trial import attempt
 from tests.requirements import machine_cannot, need
 
 needs_groups = pytest.mark.usefixtures("groups")

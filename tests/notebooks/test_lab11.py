@@ -7,7 +7,7 @@ import pytest
 from labkit import capabilities, host, procfs
 from labkit.lab import NotAttempted, NotChecked, NotYet, Passed
 from labkit.lab.exercises import filters, privilege
-from labkit.lab.trial import attempt
+from labkit.lab.notebooks.trial import attempt
 from tests.requirements import machine_cannot
 
 BECOME = """

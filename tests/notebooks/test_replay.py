@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from labkit.lab import execute, release
-from labkit.lab.replay import Replay, replay
+from labkit.lab.notebooks import execute, release
+from labkit.lab.notebooks.replay import Replay, replay
 
 HERE = Path(__file__).parent
 TOY = HERE / "data" / "90_toy.md"

@@ -7,9 +7,9 @@ import nbformat
 import pytest
 
 from labkit import paths
-from labkit.lab import execute, release, source
-from labkit.lab.needs import lacking
-from labkit.lab.replay import replay
+from labkit.lab.notebooks import execute, release, source
+from labkit.lab.notebooks.needs import lacking
+from labkit.lab.notebooks.replay import replay
 from tests.requirements import machine_cannot, need
 
 HERE = Path(__file__).parent

@@ -4,8 +4,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from labkit import addresses
 from labkit.errors import InvalidConfig, LabkitError
+from labkit.network import addresses
 
 NET = IPv4Network("10.0.5.0/29")
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from labkit import cgroups, host
-from labkit.cgroup_events import Pressure
+from labkit.cgroups.events import Pressure
 from labkit.errors import InvalidConfig
 
 

@@ -10,8 +10,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from labkit.errors import InvalidConfig, Unsupported
-from labkit.lab import Exercise, Lab, NotYet, Passed, Verdict, needs, show
+from labkit.lab import Exercise, Lab, NotYet, Passed, Verdict, show
 from labkit.lab import judge as judging
+from labkit.lab.notebooks import needs
 
 SOURCE = """\
 ---

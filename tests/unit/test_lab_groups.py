@@ -8,8 +8,8 @@ import pytest
 
 from labkit import cgroups, host
 from labkit.errors import Unsupported
-from labkit.lab import groups
-from labkit.lab.groups_view import GroupsView
+from labkit.lab.views import groups
+from labkit.lab.views.groups_view import GroupsView
 
 
 def make(folder: Path, *, usage_usec: int = 0, periods: int = 0, stopped: int = 0, **files: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from labkit.errors import InvalidConfig
 from labkit.lab import hogs, noise
 from labkit.lab.noise import Measured, Result, Victim, percentile
-from labkit.lab.noise_view import NoiseView, draw
+from labkit.lab.views.noise_view import NoiseView, draw
 
 
 def test_percentiles_are_samples_and_never_between_two() -> None:

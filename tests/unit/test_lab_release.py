@@ -8,7 +8,7 @@ import pytest
 
 from labkit import paths
 from labkit.errors import Unsupported
-from labkit.lab import execute, needs, release
+from labkit.lab.notebooks import execute, needs, release
 
 TOY = Path(__file__).parent.parent / "notebooks" / "data" / "90_toy.md"
 

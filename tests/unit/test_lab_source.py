@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab import source
-from labkit.lab.source import SourceError, split
+from labkit.lab.notebooks import source
+from labkit.lab.notebooks.source import SourceError, split
 
 CELL = """\
 def f(a):

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from labkit.cgroups.limits import MAX, IoMax, Limits
 from labkit.errors import InvalidConfig
-from labkit.limits import MAX, IoMax, Limits
 
 
 def test_limits_are_what_is_written_to_the_files() -> None:

@@ -252,7 +252,7 @@ def test_32_bit_programs_are_filtered_too() -> None:
 
 def test_the_profile_of_the_other_architecture_is_there_too() -> None:
     assert seccomp.default_profile(()).architectures
-    from labkit import seccomp_default
+    from labkit.seccomp import default as seccomp_default
 
     both = [seccomp_default.default_profile((), machine) for machine in ("x86_64", "aarch64")]
     assert [profile.architectures[0] for profile in both] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]

@@ -11,7 +11,7 @@ import pytest
 
 from labkit import paths, rootfs, vm
 from labkit.errors import Unsupported
-from labkit.lab import release, source
+from labkit.lab.notebooks import release, source
 from tests.vm.conftest import require
 from tests.vm.inside import pytest_inside
 
@@ -28,7 +28,7 @@ AT_ONCE = 2  # User Mode Linux has one processor, and a notebook takes half a mi
 REPLAY = """
 import sys
 from pathlib import Path
-from labkit.lab.replay import replay
+from labkit.lab.notebooks.replay import replay
 notebook, folder, sanitize = map(Path, sys.argv[1:])
 done = replay(notebook, folder=folder, sanitize=sanitize, seconds_per_cell=120)
 print(done.text)

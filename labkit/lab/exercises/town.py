@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
-from labkit import namespaces, nftables, procfs, syscalls
+from labkit import namespaces, procfs, syscalls
 from labkit.constants import CLONE_NEWNET
-from labkit.lab import network_map
+from labkit.lab.views import network_map
+from labkit.network import nftables
 from labkit.process import Child, run_in_child, spawn
 
 Space = dict[str, Any]

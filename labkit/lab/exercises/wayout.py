@@ -2,7 +2,7 @@
 
 from labkit.lab import NotYet, Verdict
 from labkit.lab.exercises.town import Space, Town, arrives, bridge, in_namespace, pair, reach
-from labkit.nftables import masquerade
+from labkit.network.nftables import masquerade
 from labkit.process import Child, run_in_child
 
 

@@ -10,7 +10,7 @@ All of it is on the lab host, and ends with the network or with the lab host, wh
 interfaces and rules are never touched. Endpoints of one network reach each other by address and by name. They reach
 what the lab host reaches, under its address. From the machine they are reached by published ports only.
 
-A network has a child on the lab host that speaks netlink (`labkit.netlink`). It can be used from several threads.
+A network has a child on the lab host that speaks netlink (`labkit.network.netlink`). Several threads may use it.
 """
 
 import contextlib
@@ -21,10 +21,11 @@ from ipaddress import IPv4Interface
 from typing import ParamSpec, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-from labkit import addresses, host, netlink, process
+from labkit import host, process
 from labkit.errors import InvalidConfig, LabkitError
-from labkit.nameservice import Names
-from labkit.ports import LOOPBACK, Listeners, Published, Relays, Wanted, wanted
+from labkit.network import addresses, netlink
+from labkit.network.nameservice import Names
+from labkit.network.ports import LOOPBACK, Listeners, Published, Relays, Wanted, wanted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -121,7 +122,7 @@ class Network:
         self._names.write((name, one.interface.ip) for name, one in self.endpoints.items())
 
     def _call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of `labkit.netlink` on the lab host; in a new child, where the last one was interrupted."""
+        """Call a function of `netlink` on the lab host; in a new child, where the last one was interrupted."""
         with self._lock:
             if not self._lab_host.alive:
                 raise LabkitError(f"the lab host has ended, and the network {self.name!r} with it; make it anew")

@@ -1,4 +1,4 @@
-// The figure of the noisy-neighbour experiment: draws what labkit/lab/noise_view.py has put together.
+// The figure of the noisy-neighbour experiment: draws what labkit/lab/views/noise_view.py has put together.
 
 const WIDTH = 960, HEIGHT = 330, LEFT = 58, RIGHT = 8, TOP = 44, BOTTOM = 22;
 const SVG = "http://www.w3.org/2000/svg";

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from labkit import procfs, zygote
-from labkit.lab import mounttree
+from labkit.lab.views import mounttree
 
 KINDS = ("mnt", "uts", "ipc", "pid", "net", "user", "cgroup", "time")
 T = TypeVar("T")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import paths
-from labkit.lab.needs import KNOWN
+from labkit.lab.notebooks.needs import KNOWN
 
 BEGIN, STUB, END, ONLY = "### BEGIN SOLUTION", "### STUB", "### END SOLUTION", "### SOLVED ONLY"
 PYTHON_MAGICS = ("%%observe", "%%needs")  # what follows them in a cell is Python
@@ -76,7 +76,7 @@ def path_of(number: str) -> Path:
 def needs(path: Path) -> tuple[str, ...]:
     """What a machine must have for the lab to be worth its while: `needs:` in the front matter, a list of words.
 
-    `SourceError`: a word that `labkit.lab.needs` does not know.
+    `SourceError`: a word that `labkit.lab.notebooks.needs` does not know.
     """
     import jupytext
 

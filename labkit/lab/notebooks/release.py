@@ -20,8 +20,8 @@ from nbformat import NotebookNode
 
 from labkit import paths
 from labkit.errors import Unsupported
-from labkit.lab import execute, source
-from labkit.lab.needs import lacking
+from labkit.lab.notebooks import execute, source
+from labkit.lab.notebooks.needs import lacking
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}

@@ -5,7 +5,7 @@ register, compare it, and go on or give up. Here they are as such, sent by pyrou
 language into them, would be a package more to have and a process to start each time. (pyroute2's own helper for
 addresses is no help: it takes 10.0.0.0/28 for a mask of 255.255.255.15.)
 
-Runs in a child on the lab host, as `labkit.netlink` does. Source: nft(8); `include/uapi/linux/netfilter/nf_tables.h`.
+Runs in a child on the lab host, as `netlink` does. Source: nft(8); `include/uapi/linux/netfilter/nf_tables.h`.
 """
 
 import os

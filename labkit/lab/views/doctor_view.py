@@ -1,6 +1,6 @@
 """The doctor in a notebook: its tables, looked at again every few seconds while they are shown.
 
-from labkit.lab.doctor_view import doctor_table
+from labkit.lab.views.doctor_view import doctor_table
 doctor_table()
 """
 

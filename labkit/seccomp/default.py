@@ -8,7 +8,7 @@ Sources: docs.docker.com/engine/security/seccomp, capabilities(7).
 
 import os
 
-from labkit.seccomp_profile import Arg, Profile, Rule
+from labkit.seccomp.profile import Arg, Profile, Rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

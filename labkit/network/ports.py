@@ -1,7 +1,7 @@
 """Published ports: a server of the lab host, reached from the real machine.
 
 The lab host's network is connected to nothing outside. So the caller, who is outside, opens the listening socket, and
-hands it to a relay on the lab host (`labkit.relay`), which connects to the endpoint from there.
+hands it to a relay on the lab host (`labkit.network.relay`), which connects to the endpoint from there.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from labkit import host
-from labkit.addresses import checked_port
 from labkit.errors import InvalidConfig, LabkitError
+from labkit.network.addresses import checked_port
 
 LOOPBACK = "127.0.0.1"
 _PORTS_PER_RELAY = 6  # a request to the zygote carries eight descriptors
@@ -110,7 +110,7 @@ class Relays:
                 some = pairs[first : first + _PORTS_PER_RELAY]
                 targets = [(address, published.port) for _, published in some]
                 descriptors = [sock.fileno() for sock, _ in some]
-                self._started.append(host.current().request("labkit.relay:start", targets, descriptors))
+                self._started.append(host.current().request("labkit.network.relay:start", targets, descriptors))
         finally:
             listeners.close()
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.lab import source
 from labkit.lab.course import exercises_of
 from labkit.lab.exercise import Exercise
 from labkit.lab.judge import judge
+from labkit.lab.notebooks import source
 from labkit.lab.verdict import Outcome
 
 

@@ -1,4 +1,4 @@
-// The live view "what is isolated": draws what labkit/lab/isolation.py has found.
+// The live view "what is isolated": draws what labkit/lab/views/isolation.py has found.
 
 const FULL_NAMES = {
   mnt: "mounts", uts: "hostname", ipc: "IPC", pid: "processes", net: "network",

@@ -17,7 +17,7 @@ def _cgroup_v2() -> Unsupported | None:
 
 
 def _nat() -> Unsupported | None:
-    from labkit import nftables
+    from labkit.network import nftables
     from labkit.process import run_in_child
 
     return run_in_child(nftables.unsupported)

@@ -157,7 +157,7 @@ def mount(overlay: Overlay, target: "Path") -> None:
 
     Needs CAP_SYS_ADMIN in the user namespace that owns the mount namespace, as every process on the lab host has it.
     """
-    from labkit import overlay_checks  # here, because the path that starts containers must not pay for it
+    from labkit.overlay import checks as overlay_checks
 
     overlay_checks.check(overlay)
     path = os.fspath(target)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit.lab.live import LiveView
 from labkit.lab.noise import PERCENTILES, Measured, Result, Victim, percentile, read
+from labkit.lab.views.live import LiveView
 
 
 class NoiseView(LiveView):

@@ -7,8 +7,8 @@ from typing import Any
 
 from labkit import host
 from labkit.errors import LabkitError
-from labkit.lab import isolation
-from labkit.lab.live import LiveView
+from labkit.lab.views import isolation
+from labkit.lab.views.live import LiveView
 
 
 class IsolationView(LiveView):

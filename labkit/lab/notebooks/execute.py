@@ -57,7 +57,7 @@ def execute_in_vm(notebook: NotebookNode, folder: Path, seconds_per_cell: int = 
         file = Path(shared, "notebook.ipynb")
         nbformat.write(notebook, file)  # type: ignore[no-untyped-call]
         done = vm.run(
-            [sys.executable, "-m", "labkit.lab.execute", str(file), str(folder), str(seconds_per_cell)],
+            [sys.executable, "-m", "labkit.lab.notebooks.execute", str(file), str(folder), str(seconds_per_cell)],
             cwd=folder,
             env={
                 "PYTHONPATH": str(paths.checkout()),

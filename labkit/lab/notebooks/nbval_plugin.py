@@ -1,6 +1,6 @@
 """A pytest plugin that has nbval run notebooks as a notebook would, and fail where nbval looks away.
 
-Loaded with `-p labkit.lab.nbval_plugin` beside `--nbval`. What it mends:
+Loaded with `-p labkit.lab.notebooks.nbval_plugin` beside `--nbval`. What it mends:
 
 - nbval executes cells without history, so a trailing `;` hides nothing; and pytest's PYTEST_CURRENT_TEST, inherited by
   the kernel, makes ipykernel drop what child processes write;

@@ -20,14 +20,14 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from labkit import cgroup_errors, cgroupfs, host, hostgroup
-from labkit.cgroup_events import Event as Event  # noqa: PLC0414
-from labkit.cgroup_events import Pressure, Watch
-from labkit.cgroup_stats import Stats
-from labkit.cgroup_stats import read as read_stats
+from labkit.cgroups.events import Event as Event
+from labkit.cgroups.events import Pressure, Watch
+from labkit.cgroups.limits import MAX as MAX
+from labkit.cgroups.limits import IoMax as IoMax
+from labkit.cgroups.limits import Limits as Limits
+from labkit.cgroups.stats import Stats
+from labkit.cgroups.stats import read as read_stats
 from labkit.errors import InvalidConfig, Unsupported
-from labkit.limits import MAX as MAX  # noqa: PLC0414
-from labkit.limits import IoMax as IoMax  # noqa: PLC0414
-from labkit.limits import Limits as Limits  # noqa: PLC0414
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _FILES = ("cgroup", "cpu", "cpuset", "memory", "io", "pids", "hugetlb", "rdma", "misc", "irq", "debug", "perf_event")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import paths
-from labkit.lab import execute
+from labkit.lab.notebooks import execute
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def replay(notebook: Path, *, folder: Path, sanitize: Path, seconds_per_cell: in
         rules.write_text(sanitize.read_text(encoding="utf-8") + _paths_of_this_machine(), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "--nbval", f"--nbval-sanitize-with={rules}"]
         command += [f"--nbval-cell-timeout={seconds_per_cell}", "--nbval-kernel-startup-timeout=60"]
-        command += ["-p", "labkit.lab.nbval_plugin", "-p", "no:cacheprovider", "-q", "--color=no"]
+        command += ["-p", "labkit.lab.notebooks.nbval_plugin", "-p", "no:cacheprovider", "-q", "--color=no"]
         command += ["-c", os.devnull, f"--rootdir={notebook.parent}", str(notebook)]
         done = subprocess.run(command, env=environ, cwd=scratch, capture_output=True, text=True, check=False)
         return Replay(done.returncode, done.stdout + done.stderr, scratch / "state")

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit import cgroups, host
-from labkit.lab import groups
-from labkit.lab.groups import Group
-from labkit.lab.live import LiveView
+from labkit.lab.views import groups
+from labkit.lab.views.groups import Group
+from labkit.lab.views.live import LiveView
 
 SECONDS = 60  # how long a view remembers, and shows a group that is gone
 GONE_MAX = 8

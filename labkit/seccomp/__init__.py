@@ -19,10 +19,10 @@ from contextlib import suppress
 from labkit import bpf, libseccomp, paths
 from labkit import constants as c
 from labkit.program import Block, Program
-from labkit.seccomp_profile import ACTIONS, OPERATORS, action_number
-from labkit.seccomp_profile import Arg as Arg  # noqa: PLC0414  (profiles are written with these)
-from labkit.seccomp_profile import Profile as Profile  # noqa: PLC0414
-from labkit.seccomp_profile import Rule as Rule  # noqa: PLC0414
+from labkit.seccomp.profile import ACTIONS, OPERATORS, action_number
+from labkit.seccomp.profile import Arg as Arg
+from labkit.seccomp.profile import Profile as Profile
+from labkit.seccomp.profile import Rule as Rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ _ENOSYS = 38
 
 
 def default_profile(capabilities: "Iterable[str]") -> Profile:
-    """Docker's decisions for a container that keeps `capabilities` (`labkit.seccomp_default`)."""
-    from labkit import seccomp_default
+    """Docker's decisions for a container that keeps `capabilities` (`labkit.seccomp.default`)."""
+    from labkit.seccomp import default as seccomp_default
 
     return seccomp_default.default_profile(capabilities)
 

@@ -1,4 +1,4 @@
-// The live view "the network as a picture": draws what labkit/lab/network_view.py has put together.
+// The live view "the network as a picture": draws what labkit/lab/views/network_view.py has put together.
 //
 //   this machine   (published ports)
 //   lab host       bridges with their ports, other ends of pairs

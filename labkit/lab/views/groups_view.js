@@ -1,4 +1,4 @@
-// The live view of control groups: draws what labkit/lab/groups_view.py has found.
+// The live view of control groups: draws what labkit/lab/views/groups_view.py has found.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDE = 170, HIGH = 44, FOOT = 7;

@@ -22,8 +22,9 @@ from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
 
 from labkit import constants as c
-from labkit import nftables, syscalls
+from labkit import syscalls
 from labkit.errors import InvalidConfig, LabkitError, Unsupported
+from labkit.network import nftables
 
 INSIDE = "eth0"  # what an endpoint calls its end of the pair
 _IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"

@@ -12,7 +12,8 @@ from ipaddress import IPv4Interface
 from typing import Any
 
 from labkit import constants as c
-from labkit import nftables, procfs, syscalls
+from labkit import procfs, syscalls
+from labkit.network import nftables
 
 Link = dict[str, Any]
 Namespace = dict[str, Any]

@@ -6,8 +6,8 @@ from typing import Any
 
 from labkit import host, namespaces, procfs
 from labkit.errors import LabkitError
-from labkit.lab import network_map
-from labkit.lab.live import LiveView
+from labkit.lab.views import network_map
+from labkit.lab.views.live import LiveView
 from labkit.network import Endpoint, Network
 from labkit.process import Child
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit import cgroup_stats
-from labkit.cgroup_stats import Stats
+from labkit.cgroups import stats as cgroup_stats
+from labkit.cgroups.stats import Stats
 
 GROUPS_MAX = 40  # more than that nobody can watch
 

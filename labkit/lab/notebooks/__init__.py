@@ -1,0 +1,1 @@
+"""Where notebooks come from: one source for each lab, and what is made of it, executed and compared."""
