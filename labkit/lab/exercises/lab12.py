@@ -305,8 +305,8 @@ class Pod(Exercise):
             if changed := host_touched(town, caller):
                 return changed
         return Passed(
-            f"Process {first} and process {second} ran at the same time, in one network and apart in everything else: names, "
-            "processes, mounts, IPC and groups.",
+            f"Process {first} and process {second} ran at the same time, in one network and apart in everything else: "
+            "names, processes, mounts, IPC and groups.",
             "A pod is not a thing in the kernel. It is an agreement on who shares which namespace.",
         )
 
