@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -21,8 +22,10 @@ class Folder(tempfile.TemporaryDirectory[str]):
     def __init__(self, within: str | None = None) -> None:
         while True:
             super().__init__(prefix=PREFIX, dir=within)
-            self._lock = _lock(self.name)
-            if self._lock >= 0:
+            lock = _lock(self.name)
+            #: closes the lock, also where nobody cleaned up, and Python drops the folder
+            self._unlock = weakref.finalize(self, os.close, lock) if lock >= 0 else None
+            if lock >= 0:
                 return
             self.cleanup()  # it was taken for an abandoned one before it was locked
 
@@ -30,9 +33,8 @@ class Folder(tempfile.TemporaryDirectory[str]):
         """Remove it with all that is in it. Twice is as good as once."""
         with suppress(FileNotFoundError):
             super().cleanup()
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
+        if self._unlock:
+            self._unlock()
 
 
 def abandoned(*within: str) -> list[str]:

@@ -41,6 +41,12 @@ def in_notebook() -> bool:
     return getattr(shell(), "kernel", None) is not None
 
 
+def cell() -> str:
+    """The text of the cell that is being run; empty outside of IPython."""
+    running = shell()
+    return str(running.user_ns.get("In", [""])[-1]) if running else ""
+
+
 def display(plain: str, html_text: str = "", widget: Any = None, display_id: str = "", update: bool = False) -> None:
     """Show one output: its plain form, its HTML, and a widget where a notebook can show one.
 

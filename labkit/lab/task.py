@@ -1,5 +1,6 @@
 """An exercise as it is posed in a notebook: check, hint, solution, and the buttons that do the same."""
 
+import ast
 import sys
 import uuid
 from collections.abc import Callable
@@ -59,19 +60,27 @@ class Task:
 
     def _check(self, answers: tuple[Any, ...], record: bool) -> Outcome:
         outcome = self._judge(answers, record)
+        names = given_names(show.cell(), self.name)
         display_id = f"labkit-{uuid.uuid4().hex}"
         self.show_outcome(outcome, display_id)
         widget = None
         if show.in_notebook():
             from labkit.lab.controls import buttons
 
-            widget = buttons(self, lambda: self.check_again(answers, display_id, record))
+            widget = buttons(self, lambda: self.check_again(answers, display_id, record, names))
         show.display(f"Next: lab.{self.name}.hint() or lab.{self.name}.solution()", widget=widget)
         return outcome
 
-    def check_again(self, answers: tuple[Any, ...], display_id: str, record: bool = True) -> Outcome:
-        """Check the present state of the same answers, and show it in place of the earlier outcome."""
-        outcome = self._judge(tuple(_as_defined_now(answer) for answer in answers), record)
+    def check_again(
+        self, answers: tuple[Any, ...], display_id: str, record: bool = True, names: tuple[str, ...] = ()
+    ) -> Outcome:
+        """Check the present state of the same answers, and show it in place of the earlier outcome.
+
+        `names` are what the answers were called where they were given, "" for one without a name.
+        """
+        called = (*names, *[""] * (len(answers) - len(names)))
+        now = tuple(_as_defined_now(*one) for one in zip(answers, called, strict=False))
+        outcome = self._judge(now, record)
         self.show_outcome(outcome, display_id, update=True)
         return outcome
 
@@ -125,9 +134,26 @@ class Task:
         return plain, show.box("solution", self.title, show.code(code), show.inline(because) if because else "")
 
 
-def _as_defined_now(answer: Any) -> Any:
-    """The learner may have run the function's cell again since: then the name stands for the new function."""
+def given_names(cell: str, exercise: str) -> tuple[str, ...]:
+    """The names of what `cell` gives to the check of `exercise`, in order; "" for what is no plain name."""
+    try:
+        tree = ast.parse(cell)
+    except SyntaxError:  # a cell with magic in it
+        return ()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Attribute(attr=found), attr="check" | "try_out"), args=args):
+                if found == exercise:
+                    return tuple(one.id if isinstance(one, ast.Name) else "" for one in args)
+    return ()
+
+
+def _as_defined_now(answer: Any, name: str = "") -> Any:
+    """The learner may have run the answer's cell again since: then its name stands for the new one."""
+    variables = vars(sys.modules["__main__"])
+    if name in variables:
+        return variables[name]
     if getattr(answer, "__module__", None) != "__main__":
         return answer
-    now = getattr(sys.modules["__main__"], getattr(answer, "__name__", ""), None)
+    now = variables.get(getattr(answer, "__name__", ""))
     return now if callable(now) else answer

@@ -1,5 +1,6 @@
 """Whoever is killed, at any moment: nothing is left after `./lab reset`, and before it `./lab doctor` says what is."""
 
+import gc
 import os
 import random
 import signal
@@ -156,3 +157,11 @@ def test_the_next_lab_removes_it(busybox: Path, own_temporary_folder: Path) -> N
     assert temporary.abandoned() == [folder]
     Lab("00")
     assert not os.path.exists(folder)
+
+
+def test_a_folder_that_nobody_cleaned_up_leaves_neither_itself_nor_its_lock() -> None:
+    """The lock would show among the descriptors after the test."""
+    with pytest.warns(ResourceWarning):
+        name = temporary.Folder().name
+        gc.collect()
+    assert not os.path.exists(name)

@@ -13,6 +13,7 @@ from labkit.errors import InvalidConfig, Unsupported
 from labkit.lab import Exercise, Lab, NotYet, Passed, Verdict, show
 from labkit.lab import judge as judging
 from labkit.lab.notebooks import needs
+from labkit.lab.task import given_names
 
 SOURCE = """\
 ---
@@ -281,3 +282,10 @@ def test_a_prediction_comes_before_what_is_lacking(
     cells("%%observe p needs wings\nprint('flying')")
     printed = capsys.readouterr().out
     assert "First make your prediction" in printed and "wings" not in printed
+
+
+def test_what_a_check_is_given_is_known_by_name() -> None:
+    cell = "x = 1\nlab.order.check(ORDER, WHY, 'text', *more)"
+    assert given_names(cell, "order") == ("ORDER", "WHY", "", "")
+    assert given_names(cell, "other") == ()
+    assert given_names("%%observe x\nlab.order.check(y)", "order") == ()
