@@ -31,7 +31,7 @@ LANES = {
     "browser": "JupyterLab as a learner sees it",
     "vm": "virtual machines, and the labs in one",
 }
-LANE_SECONDS = 1800
+LANE_SECONDS = 2700
 NO_SKIPS = "LABKIT_NO_SKIPS"
 # A skip with this at its start stays one: the machine, not the installation, lacks something.
 MACHINE_CANNOT = "this machine cannot: "
