@@ -26,6 +26,7 @@ from typing import Any, Protocol, Self
 from labkit import constants as c
 from labkit import procfs, syscalls
 from labkit.errors import ChildDied, InvalidConfig
+from labkit.output import readable
 from labkit.process import Child, spawn
 
 PROCESSES_MAX = 64
@@ -33,6 +34,7 @@ FORKS_MAX = 500
 MEMORY_MAX_MIB = 2048
 DISK_MAX_MIB = 256
 SECONDS_MAX = 300
+KILL_SECONDS = 10
 
 
 class Group(Protocol):
@@ -118,7 +120,9 @@ class Neighbours:
         frozen = self._group is not None and self._group.frozen
         while self._holders:
             holder = self._holders.pop()
-            if not frozen:  # a frozen process takes no calls, but it can be killed
+            if frozen:  # it takes no calls, but it can be killed
+                _kill_below(holder.pid)
+            else:
                 with suppress(ChildDied):
                     holder.call(_end_all)
             holder.kill()
@@ -128,6 +132,26 @@ class Neighbours:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+def _kill_below(pid: int) -> None:
+    """Kill what is below a process that is frozen with all of it, so that none can be added; wait until all ended.
+
+    Otherwise they would end a moment after their holder, and their group could not be removed meanwhile.
+    """
+    pidfds: list[int] = []
+    try:
+        for below in procfs.descendants(pid):
+            with suppress(ProcessLookupError):
+                pidfds.append(os.pidfd_open(below))
+        for pidfd in pidfds:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for pidfd in pidfds:
+            readable(pidfd, KILL_SECONDS)
+    finally:
+        for pidfd in pidfds:
+            os.close(pidfd)
 
 
 # In the children

@@ -61,6 +61,7 @@ def test_the_groups_move(page: Page, jupyter_in_vm: Jupyter, theme: str) -> None
     notebook.write_cell("def isolate(hostname", "shop.freeze()")
     expect(shop).to_contain_text("frozen", timeout=30_000)
     notebook.write_cell("shop.freeze()", REMOVED)
+    assert notebook.first_error() == ""
     expect(shop).to_contain_text("removed", timeout=30_000)
     notebook.write_cell(REMOVED, "from labkit import host; host.reset()")
     expect(view).to_contain_text("■ ended", timeout=30_000)

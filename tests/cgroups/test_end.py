@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit import host, hostgroup, output
+from labkit import cgroups, host, hostgroup, output
+from labkit.lab import hogs
 from labkit.process import run_in_child
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,3 +134,13 @@ def test_a_lab_host_on_the_lab_host_has_its_own_below() -> None:
     inner, group = run_in_child(nested)
     assert "0::/host" in inner
     assert group.startswith("/sys/fs/cgroup/labkit-")
+
+
+def test_neighbours_that_are_frozen_have_ended_when_they_are_ended() -> None:
+    for _ in range(20):
+        with cgroups.create("shop") as shop:
+            neighbours = hogs.Neighbours(hogs.cpu(2), hogs.fork_bomb(6), group=shop)
+            shop.freeze()
+            neighbours.end()
+            assert not shop.populated
+            shop.remove()

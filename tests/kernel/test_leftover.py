@@ -58,10 +58,18 @@ def notebook(busybox: Path, program: str = NOTEBOOK) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         env=environment,
         text=True,
     )
+
+
+def first_line(caller: "subprocess.Popen[str]") -> str:
+    """What a notebook prints once it is at work; where it ended instead, its last words are the test's failure."""
+    assert caller.stdout and caller.stderr
+    if not (line := caller.stdout.readline()):
+        pytest.fail(f"the notebook ended ({caller.wait()}) before it was at work: {caller.stderr.read()}")
+    return line
 
 
 def said_by_doctor() -> str:
@@ -78,8 +86,7 @@ def test_killed_at_any_moment(
     rng = random.Random(victim)
     for _ in range(4):
         with notebook(busybox) as caller:
-            assert caller.stdout
-            line = caller.stdout.readline().split()
+            line = first_line(caller).split()
             keeper, zygote, first = map(int, line[:3])
             threading.Event().wait(rng.uniform(0, 0.1))  # the moment is the test's parameter
             watched = {}
@@ -115,8 +122,7 @@ def test_killed_at_any_moment(
 def test_a_lab_host_that_was_stopped(busybox: Path, own_temporary_folder: Path) -> None:
     """It sees nothing, and so outlives its notebook; reset ends it all the same."""
     with notebook(busybox) as caller:
-        assert caller.stdout
-        keeper, zygote = map(int, caller.stdout.readline().split()[:2])
+        keeper, zygote = map(int, first_line(caller).split()[:2])
         pidfds = [os.pidfd_open(pid) for pid in (keeper, zygote)]
         for pid in (zygote, keeper):
             os.kill(pid, signal.SIGSTOP)
@@ -152,8 +158,7 @@ def test_the_next_lab_removes_it(busybox: Path, own_temporary_folder: Path) -> N
     program = "import os\nfrom labkit import temporary\nfolder = temporary.Folder()\n"
     program += "print(folder.name, flush=True)\nos.abort()"
     with notebook(busybox, program) as caller:
-        assert caller.stdout
-        folder = caller.stdout.readline().strip()
+        folder = first_line(caller).strip()
     assert temporary.abandoned() == [folder]
     Lab("00")
     assert not os.path.exists(folder)
