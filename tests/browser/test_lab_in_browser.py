@@ -125,13 +125,24 @@ def test_lab_runs_untouched_and_answers(lab: str, page: Page, jupyter: Jupyter) 
     expect(first).to_contain_text("Passed", timeout=30_000)
     picture(page, f"lab-{Path(lab).stem}-passed")
 
-    if lab.startswith("05"):
+    if lab.startswith("00"):
+        doctors_table(notebook)
+    elif lab.startswith("05"):
         live_view_of_lab_05(notebook)
     elif lab.startswith("07"):
         live_view_of_lab_07(notebook)
     elif lab.startswith("10"):
         for theme in ("light", "dark"):
             live_view_of_lab_10(notebook, theme)
+
+
+def doctors_table(notebook: NotebookPage) -> None:
+    table = notebook.find(".labkit-view")
+    expect(table).to_contain_text("● live")
+    expect(table.locator("tbody").first.locator("tr").nth(5)).to_be_visible()
+    table.get_by_role("button", name="Look again").click()
+    expect(table).to_contain_text("A name of one's own")
+    picture(notebook.page, "doctors-table")
 
 
 def live_view_of_lab_05(notebook: NotebookPage) -> None:

@@ -167,16 +167,17 @@ def test_doctor_table_follows_the_machine_and_stops(monkeypatch: pytest.MonkeyPa
     topics = [finding["topic"] for finding in table.state["findings"]]
     assert {"machine", "Python", "namespaces"} <= set(topics)
     assert "05" in [lab["number"] for lab in table.state["labs"]]
-    table._watchers = 1
-    monkeypatch.setattr(doctor_view, "INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(doctor, "report", _Report)
     monkeypatch.setattr(show, "in_notebook", lambda: True)
-    monkeypatch.setattr(doctor_view, "_widget", lambda state: _Widget())
+    monkeypatch.setattr(table, "_make_widget", _Widget)
     table.show()
+    table._on_message(None, {"kind": "shown"}, None)
     assert hostname.until(lambda: table.state["findings"] == [])
+    monkeypatch.undo()
+    table._on_message(None, {"kind": "look"}, None)
+    assert hostname.until(lambda: table.state["findings"] != []), "it looks at once when asked to"
     table.close()
-    assert table._thread is not None
-    assert not table._thread.is_alive()
+    assert not table.following
 
 
 class _Report:

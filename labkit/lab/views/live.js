@@ -1,6 +1,7 @@
 // What every live view is drawn with; it stands before the view's own script, which must have
 //
-//     draw(state, before) -> Element      state: what look() returned; before: the state drawn last, or null
+//     draw(state, before, look) -> Element     state: what look() returned; before: the state drawn last, or null;
+//                                              look(): have it look again now
 //     export default live(draw);
 //
 // All text is set as text, never as HTML: names of processes are anybody's.
@@ -43,10 +44,11 @@ function frame(state, lost, ...parts) {
 function live(draw) {
   function render({ model, el }) {
     let before = null;
+    const look = () => model.send({ kind: "look" });
     const update = () => {
       const state = model.get("state");
       const scrolled = el.querySelector(".scroll")?.scrollTop ?? 0;
-      el.replaceChildren(draw(state, before));
+      el.replaceChildren(draw(state, before, look));
       const scroll = el.querySelector(".scroll");
       if (scroll) scroll.scrollTop = scrolled;
       before = state;

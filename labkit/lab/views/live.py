@@ -136,10 +136,14 @@ class LiveView:
                 os.close(pidfd)
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
-        """A front end says how many of it show the view: while none does, nobody needs to look."""
+        """A front end shows the view or no longer does, or somebody asks there for another look.
+
+        While none shows it, nobody needs to look.
+        """
         kind = content.get("kind") if isinstance(content, dict) else None
         if kind in ("shown", "hidden"):
             self._watchers = max(0, (self._watchers or 0) + (1 if kind == "shown" else -1))
+        if kind in ("shown", "hidden", "look"):
             self._poke()
 
     def _poke(self) -> None:
