@@ -34,7 +34,7 @@ def peers(root: Path, work: Path, command: Sequence[str] = TRUE) -> list[Peer]:
     runc = ("runc", "--root", str(work / "runc"))
     for folder, args in (("bundle", command), ("idle", IDLE)):
         (work / folder).mkdir()
-        (work / folder / "config.json").write_text(json.dumps(_oci_config(root, args)))
+        (work / folder / "config.json").write_text(json.dumps(oci_config(root, args)))
     return [
         _oci_peer("crun", crun, work),
         _oci_peer("runc", runc, work),
@@ -114,7 +114,7 @@ def _bubblewrap(root: Path, command: Sequence[str]) -> Sequence[str]:
     return (*arguments, "--hostname", "container", "--die-with-parent", "--", *command)
 
 
-def _oci_config(root: Path, args: Sequence[str]) -> dict[str, object]:
+def oci_config(root: Path, args: Sequence[str]) -> dict[str, object]:
     caps = [f"CAP_{name}" for name in capabilities.DEFAULT]
     kinds = ("mount", "uts", "ipc", "pid", "network", "cgroup")
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -111,6 +112,14 @@ def _cpu_of(pid: int) -> float:
 def _children_cpu() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def privately(argv: Sequence[str]) -> list[str]:
+    """A command that runs `argv` where its mounts are nobody else's."""
+    program = (
+        "import os, sys; from bench.ways import private_mounts; private_mounts(); os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", program, *argv]
 
 
 def private_mounts() -> None:

@@ -114,6 +114,10 @@ def _detached(
     program: "Program", fstype: str, attributes: "Iterable[str]", options: "Iterable[str]", returns: str
 ) -> "Value":
     context = program.call("fsopen", fstype, c.FSOPEN_CLOEXEC, returns=f"{fstype}_context")
+    options = tuple(options)
+    if not any(option.startswith("source=") for option in options):
+        # As mount(8) would: else /proc/mounts says "none" for it.
+        program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "source", fstype, 0)
     for option in options:
         key, equals, value = option.partition("=")
         if equals:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench import floor, peers
+from bench.ways import privately
 from labkit import procfs
 from labkit.container import run
 from tests.requirements import need_command, need_root
@@ -54,13 +55,9 @@ def test_a_peer_makes_the_same_container(labkits: Seen, busybox: Path, tmp_path:
     need_root()
     need_command({"bubblewrap": "bwrap"}.get(name, name))
     peer = next(peer for peer in peers.peers(busybox, tmp_path, LOOK) if peer.name == name)
-    program = (
-        "import os, sys\nfrom bench.ways import private_mounts\nprivate_mounts()\nos.execvp(sys.argv[1], sys.argv[1:])"
-    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, "-c", program, *peer.run(0)]
     with open(peer.stdin) as stdin:
-        done = subprocess.run(argv, stdin=stdin, capture_output=True, text=True, env=environment)
+        done = subprocess.run(privately(peer.run(0)), stdin=stdin, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     mounts, powers, _ = seen(done.stdout)
     places = {place for place, _, _ in labkits[0]}
