@@ -5,8 +5,8 @@ is called for, never at import. Imports point only downwards::
 
     lab/                                                     doctor, exercises, live views (nothing imports it)
     container/                                               one configuration, started and waited for
-    namespaces rootfs mounts binds places overlay/           the mechanisms    vm/         microVMs, beside them
-    layers changeset cgroups/ network/
+    namespaces rootfs mounts binds places detached           the mechanisms    vm/         microVMs, beside them
+    overlay/ layers changeset cgroups/ network/
     capabilities seccomp/ libseccomp bpf
     process held output child host hostgroup zygote ready    the process boundary
     idmap

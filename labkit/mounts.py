@@ -13,6 +13,7 @@ import stat
 import struct
 
 from labkit import constants as c
+from labkit import detached
 from labkit.binds import attach_source, open_source
 from labkit.places import BOTH_BY_FD, attach, attribute_mask, copy_of, open_in
 
@@ -107,32 +108,12 @@ def filesystem(
 
     It is made detached and then attached, so a folder of the image that looks like a procfs never stands in for one.
     """
-    attach(program, root, _detached(program, fstype, attributes, options, fstype), target)
-
-
-def _detached(
-    program: "Program", fstype: str, attributes: "Iterable[str]", options: "Iterable[str]", returns: str
-) -> "Value":
-    context = program.call("fsopen", fstype, c.FSOPEN_CLOEXEC, returns=f"{fstype}_context")
-    options = tuple(options)
-    if not any(option.startswith("source=") for option in options):
-        # As mount(8) would: else /proc/mounts says "none" for it.
-        program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "source", fstype, 0)
-    for option in options:
-        key, equals, value = option.partition("=")
-        if equals:
-            program.call("fsconfig", context, c.FSCONFIG_SET_STRING, key, value, 0)
-        else:
-            program.call("fsconfig", context, c.FSCONFIG_SET_FLAG, key, None, 0)
-    program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
-    return program.call("fsmount", context, c.FSMOUNT_CLOEXEC, attribute_mask(attributes), returns=returns)
+    attach(program, root, detached.filesystem(program, fstype, options, attribute_mask(attributes)), target)
 
 
 def sysctls(program: "Program", root: "Value", settings: "Iterable[tuple[str, str]]") -> None:
     """Set kernel parameters, by their names as sysctl(8) has them, through a procfs that nobody else sees."""
-    context = program.call("fsopen", "proc", c.FSOPEN_CLOEXEC, returns="proc_context")
-    program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
-    proc = program.call("fsmount", context, c.FSMOUNT_CLOEXEC, 0, returns="proc")
+    proc = detached.filesystem(program, "proc")
     for name, value in settings:
         program.step(f"sysctl -w {name}={value}")
         path = name if "/" in name else name.replace(".", "/")
@@ -196,7 +177,8 @@ def mask(program: "Program", root: "Value", path: str) -> None:
     if os.path.isdir(f"/{path}"):
         made = next((call.result for call in program.calls if call.result.name == _EMPTY), None)
         if made is None:
-            empty = _detached(program, "tmpfs", ("ro", "nosuid", "nodev", "noexec"), ("size=0",), _EMPTY)
+            nothing = attribute_mask(("ro", "nosuid", "nodev", "noexec"))
+            empty = detached.filesystem(program, "tmpfs", ("size=0",), nothing, _EMPTY)
         else:
             flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH
             empty = program.call("open_tree", made, "", flags, returns="copy")

@@ -29,7 +29,7 @@ import struct
 from errno import ENOENT, ENOTDIR
 
 from labkit import constants as c
-from labkit import syscalls
+from labkit import detached, syscalls
 from labkit.errors import InvalidConfig, Unsupported
 from labkit.program import Program
 
@@ -138,7 +138,7 @@ def write(program: Program, overlay: Overlay) -> "Value":
         return _append(program, overlay) if _takes_one_by_one(overlay) else _at_once(program, overlay)
     place = overlay.lower[0]
     mode = stat.S_IMODE(os.stat(place).st_mode)  # the root of the upper layer is the root that is seen
-    memory = _memory(program, overlay.scratch_bytes)
+    memory = detached.filesystem(program, "tmpfs", (f"size={overlay.scratch_bytes}", "mode=0700"))
     program.call("mkdirat", memory, "upper", mode)
     program.call("mkdirat", memory, "work", 0o700)
     program.call("mkdirat", memory, "lower", 0o700)
@@ -182,18 +182,8 @@ def _readonly(program: Program, folder: str) -> "Value":
 
 def _append(program: Program, overlay: Overlay) -> "Value":
     """With fsconfig(2), the layers one by one."""
-    context = program.call("fsopen", "overlay", c.FSOPEN_CLOEXEC, returns="overlay_context")
-    program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "source", "overlay", 0)
-    for path in overlay.lower:
-        program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "lowerdir+", path, 0)
-    for option in _options(overlay)[1:]:
-        key, equals, value = option.partition("=")
-        if equals:
-            program.call("fsconfig", context, c.FSCONFIG_SET_STRING, key, value, 0)
-        else:
-            program.call("fsconfig", context, c.FSCONFIG_SET_FLAG, key, None, 0)
-    program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
-    return program.call("fsmount", context, c.FSMOUNT_CLOEXEC, 0, returns="overlay")
+    lower = [f"lowerdir+={path}" for path in overlay.lower]
+    return detached.filesystem(program, "overlay", [*lower, *_options(overlay)[1:]])
 
 
 def _at_once(program: Program, overlay: Overlay) -> "Value":
@@ -211,14 +201,6 @@ def _at_once(program: Program, overlay: Overlay) -> "Value":
     made = program.call("open_tree", c.AT_FDCWD, place, flags, returns="overlay")
     program.call("umount2", place, c.MNT_DETACH)
     return made
-
-
-def _memory(program: Program, size_bytes: int) -> "Value":
-    context = program.call("fsopen", "tmpfs", c.FSOPEN_CLOEXEC, returns="tmpfs_context")
-    program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "size", str(size_bytes), 0)
-    program.call("fsconfig", context, c.FSCONFIG_SET_STRING, "mode", "0700", 0)
-    program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
-    return program.call("fsmount", context, c.FSMOUNT_CLOEXEC, 0, returns="tmpfs")
 
 
 def _options(overlay: Overlay) -> list[str]:
