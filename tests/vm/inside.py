@@ -1,6 +1,9 @@
 """Run tests inside a virtual machine: those of what this machine's own kernel does not have."""
 
 import sys
+from typing import Any
+
+import pytest
 
 from labkit import paths, vm
 
@@ -27,3 +30,10 @@ def pytest_inside(*arguments: str, user: str | None = None, kind: str = "uml") -
         capture=True,
         timeout=SECONDS,
     )
+
+
+def asked_for(request: pytest.FixtureRequest, parameter: str) -> list[Any]:
+    """The values of `parameter` in the tests of this module that will run: what `-k` left out need not be begun."""
+    here = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    here = [item for item in here if item.path == request.path and hasattr(item, "callspec")]
+    return [item.callspec.params[parameter] for item in here if parameter in item.callspec.params]

@@ -6,7 +6,7 @@ pressure) in QEMU. Each of them counts here: none may be skipped but for the rea
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import pytest
 from labkit import paths, vm
 from tests.requirements import MACHINE_CANNOT
 from tests.vm.conftest import require
+from tests.vm.inside import asked_for
 from tests.vm.test_labs import others_may_read
 
 pytestmark = pytest.mark.timeout(900)
@@ -56,10 +57,10 @@ def _chosen(machine: Machine) -> list[str]:
 CASES = [(name, test) for name, machine in MACHINES.items() for test in _chosen(machine)]
 
 
-def run(machine: Machine) -> dict[str, list[ElementTree.Element]]:
-    """Run its tests in it; the cases of each test from the JUnit report, which comes back as its output."""
+def run(machine: Machine, tests: Sequence[str]) -> dict[str, list[ElementTree.Element]]:
+    """Run `tests` in it; the cases of each test from the JUnit report, which comes back as its output."""
     python, report = sys.executable, "/tmp/report.xml"
-    chosen = " ".join(f"'{FOLDER / test}'" for test in _chosen(machine))
+    chosen = " ".join(f"'{FOLDER / test}'" for test in tests)
     pytest_there = f"{python} -P -m pytest -q -p no:cacheprovider --timeout=300 --junitxml={report} {chosen}"
     done = vm.run(
         ["sh", "-c", f"{pytest_there} >&2; cat {report}"],
@@ -86,15 +87,17 @@ def run(machine: Machine) -> dict[str, list[ElementTree.Element]]:
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[dict[str, Future[dict[str, list[ElementTree.Element]]]]]:
+def runs(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[dict[str, list[ElementTree.Element]]]]]:
     """Every machine, one after the other beside the tests that read what the first have said."""
     require("uml")
     readable = others_may_read(paths.checkout(), Path(sys.prefix))
+    pairs = list(zip(asked_for(request, "machine"), asked_for(request, "test"), strict=True))
+    wanted = {name: [test for at, test in pairs if at == name] for name, _ in pairs}
     with ThreadPoolExecutor(2) as pool:
         yield {
-            name: pool.submit(run, machine)
+            name: pool.submit(run, machine, wanted[name])
             for name, machine in MACHINES.items()
-            if (machine.user is None or readable) and vm.kinds()[machine.kind] is None
+            if name in wanted and (machine.user is None or readable) and vm.kinds()[machine.kind] is None
         }
         pool.shutdown(cancel_futures=True)
 

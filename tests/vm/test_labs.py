@@ -13,7 +13,7 @@ from labkit import paths, rootfs, vm
 from labkit.errors import Unsupported
 from labkit.lab.notebooks import release, source
 from tests.vm.conftest import require
-from tests.vm.inside import pytest_inside
+from tests.vm.inside import asked_for, pytest_inside
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -77,7 +77,7 @@ def others_may_read(*places: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[dict[Case, Future[vm.Completed]]]:
+def runs(request: pytest.FixtureRequest) -> Iterator[dict[Case, Future[vm.Completed]]]:
     """All of them, under way side by side."""
     require("uml")
     try:
@@ -86,7 +86,8 @@ def runs() -> Iterator[dict[Case, Future[vm.Completed]]]:
         pytest.skip(str(lack))
     readable = others_may_read(root, paths.checkout(), Path(sys.prefix))
     with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
-        yield {case: pool.submit(run, case) for case in CASES if case.user is None or readable}
+        wanted = asked_for(request, "case")
+        yield {case: pool.submit(run, case) for case in wanted if case.user is None or readable}
         pool.shutdown(cancel_futures=True)
 
 
