@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CONTROLLERS = ("cpu", "memory", "pids", "io", "cpuset")  # those that are handed on, where there are any
 PREFIX = "labkit-"
 LEAF = "host"
+HANDED_OVER = ("user.delegate", "trusted.delegate")  # systemd's marks on a group, as extended attributes
 MOUNT = "/sys/fs/cgroup"
 KEEPER_NAME = "labkit-host"  # `labkit.zygote.PROCESS_NAME`: by it a group's lab host is known to be alive
 
@@ -66,6 +67,8 @@ def find() -> Place:
         rank = (len(controllers), len(set(controllers) & set(words(f"{folder}/cgroup.subtree_control"))))
         if rank > best_rank:
             best, best_rank = Place(folder, controllers, own), rank
+        if handed_over(folder):
+            break  # what is above is systemd's own, which would undo what is changed there
     if not best.controllers:
         if set(words(f"{own}/cgroup.controllers")) & set(CONTROLLERS) and os.access(own, os.W_OK):
             what = "your control group holds processes itself, and so may not hand controllers on to groups below it"
@@ -114,6 +117,15 @@ def _to_hand_on(folder: str) -> tuple[str, ...]:
     fixed = kind and words(f"{folder}/cgroup.procs")
     found = words(f"{folder}/cgroup.subtree_control" if fixed else f"{folder}/cgroup.controllers")
     return tuple(name for name in CONTROLLERS if name in found)
+
+
+def handed_over(folder: str) -> bool:
+    """Whether systemd has handed this group, with all below it, to its owner: `Delegate=yes`. It marks it then."""
+    for name in HANDED_OVER:
+        with suppress(OSError):
+            if os.getxattr(folder, name) == b"1":
+                return True
+    return False
 
 
 class HostGroup:

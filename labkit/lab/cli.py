@@ -15,6 +15,7 @@ COMMANDS = {
     "vm": ("labkit.vm", "main", "run a command, or the labs, in a small virtual machine"),
     "release": ("labkit.lab.notebooks.release", "main", "make the notebooks anew from their sources"),
 }
+NEEDS_GROUPS = ("doctor", "test", "bench")  # `open` sees to it by itself
 
 
 def usage() -> str:
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (paths.checkout() / "labs").is_dir():
         print("lab: this works from a checkout of the course: git clone it, then ./lab in it.", file=sys.stderr)
         return 1
+    if name in NEEDS_GROUPS:
+        from labkit.lab import scope
+
+        scope.enter()
     module, function, _ = COMMANDS[name]
     if name == "vm" and rest[:1] == ["--labs"]:
         module, rest = "labkit.lab.invm", rest[1:]

@@ -124,6 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         port = ["--port", str(options.port)] if options.port is not None else []
         return command(["vm", "--labs", *port])
+    from labkit.lab import scope
+
+    scope.enter()
     if os.getuid() == 0 and "LABKIT_IN_VM" not in os.environ:
         print(AS_ROOT, flush=True)
     # The user's other Jupyter work keeps its own open tabs; the course has its own.

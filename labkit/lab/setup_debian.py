@@ -31,6 +31,7 @@ TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "bubblewrap": lambda: shutil.which("bwrap") is not None,
     "chromium": lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     "lxc": lambda: shutil.which("lxc-execute") is not None,
+    "systemd": lambda: shutil.which("systemd-run") is not None,
     "busybox-static": lambda: shutil.which("busybox") is not None,
 }
 AMD64_TEST_PACKAGES: dict[str, Callable[[], bool]] = {
