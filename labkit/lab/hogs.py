@@ -4,7 +4,7 @@
 kind    what it does                          its bounds
 ======  ====================================  =================================================
 cpu     counts for ever                       so many processes, all on one CPU
-memory  writes to page after page             so many MiB, and at most a quarter of what is free
+memory  writes page after page                so many MiB, and at most a quarter of what is free
 disk    writes a file and waits for the disk  a file of so many MiB, written over and over
 forks   every process makes two more          so many processes in all, ever
 ======  ====================================  =================================================
@@ -195,10 +195,11 @@ def _count() -> None:
 
 
 def _remember(mib: int) -> None:
+    block = bytes(1 << 20)
     with _pages(mib) as pages:
         while True:
-            for offset in range(0, len(pages), mmap.PAGESIZE):
-                pages[offset] = 1
+            for offset in range(0, len(pages) - len(block) + 1, len(block)):
+                pages[offset : offset + len(block)] = block
 
 
 def write_to(mib: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from labkit import paths
+from labkit.lab import wholefile
 
 VERSION = 1
 
@@ -107,7 +108,7 @@ class Progress:
             yield record["labs"].setdefault(number, {"exercises": {}, "predictions": {}})
             if self._unsaved is None:
                 try:
-                    _replace(self.path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+                    wholefile.replace(self.path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
                 except OSError as error:
                     self._keep_unsaved(error)
             if self._unsaved is not None:
@@ -179,23 +180,3 @@ def _is_record(found: Any) -> bool:
             if not all(type(record[key]) is type(value) for key, value in like.items()):
                 return False
     return True
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that it is, at every moment, either the old one or the new one, whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    folder_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder_fd)
-    finally:
-        os.close(folder_fd)

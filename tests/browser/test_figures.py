@@ -34,6 +34,44 @@ def test_the_noisy_neighbour_is_drawn(page: Page, jupyter: Jupyter, theme: str) 
     picture(page, f"noise-{theme}")
 
 
+SEVERAL = """
+from labkit.lab import hogs, noise
+servers = [
+    noise.server(name, lambda amount=amount: sum(range(amount)), requests=50, interval_msec=10.0)
+    for name, amount in (("file", 2000), ("database", 60000), ("web", 500), ("application", 30000))
+]
+phases = [noise.Phase("alone"), noise.Phase("CPU", (hogs.cpu(8),)), noise.Phase("memory", (hogs.memory(64),))]
+results = noise.side_by_side(phases, servers, title="Four servers")
+noise.keep("bare metal", results)
+noise.keep("container", results, machine="the same again")
+noise.draw_kept(title="Two places")
+"""
+
+
+def test_several_servers_are_drawn_and_kept(page: Page, jupyter: Jupyter, theme: str) -> None:
+    notebook = NotebookPage(page, jupyter.url("untouched.ipynb"))
+    notebook.set_theme(theme)
+    notebook.write_cell("import toy_exercises", SEVERAL)
+    assert notebook.first_error() == ""
+    live = page.locator(".labkit-view:has-text('Four servers')")
+    notebook.find(".labkit-view:has-text('Four servers') svg.chart")
+    expect(live).to_contain_text("■ ended", timeout=60_000)
+    expect(live.locator("svg.chart path.points")).to_have_count(12)
+    drawn = live.locator("svg.chart path.points").evaluate_all("all => all.map(one => one.getAttribute('d'))")
+    assert [one.count("h0") for one in drawn] == [50] * 12, "every request of every server in every phase"
+    expect(live.locator("svg.chart line.line")).to_have_count(36)
+    expect(live.locator("tbody tr")).to_have_count(4)
+    expect(live).to_contain_text("Measured on: ")
+    picture(page, f"servers-{theme}")
+    kept = page.locator(".labkit-view:has-text('Two places')")
+    notebook.find(".labkit-view:has-text('Two places') svg.chart")
+    shapes = kept.locator("ul.places path.place").evaluate_all("all => all.map(one => one.getAttribute('d'))")
+    assert len(set(shapes)) == 2, "places are told apart without their colours"
+    expect(kept.locator("svg.chart:not(.key) path.place")).to_have_count(24)
+    expect(kept.locator("tbody tr")).to_have_count(8)
+    picture(page, f"kept-{theme}")
+
+
 WATCHED = """
 from labkit import cgroups
 from labkit.lab import Lab, hogs

@@ -1,17 +1,21 @@
 """The noisy-neighbour experiment runs, its neighbours stay in bounds, and none of them is left."""
 
+import dataclasses
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from labkit import host, procfs
 from labkit.lab import hogs, noise
 from labkit.lab.noise import Victim
+from labkit.process import run_in_child, spawn
 
 QUICK = Victim(amount=100, requests=20, interval_msec=2.0)
 
@@ -98,13 +102,11 @@ def test_an_experiment_measures_every_request_of_every_phase(capsys: pytest.Capt
     host.reset()
 
 
-def test_a_victim_that_is_never_done_is_stopped_and_the_rest_waits_the_longer_the_earlier_it_was_due() -> None:
+def test_a_victim_that_is_never_done_is_stopped_and_waits_the_longer_the_earlier_it_was_due() -> None:
     slow = Victim(amount=40_000_000, requests=10, interval_msec=0.5)  # one request takes longer than the patience
     measured = noise.measure("slow", slow)
-    assert (len(measured.latencies_msec), measured.unanswered) == (10, 9)
-    waiting = measured.latencies_msec[1:]
-    assert list(waiting) == sorted(waiting, reverse=True)
-    assert measured.latencies_msec[0] > waiting[0], "all are late by the one that was not done: none is left out"
+    assert measured.unanswered == tuple(range(10))
+    assert list(measured.latencies_msec) == sorted(measured.latencies_msec, reverse=True), "none is left out"
     host.reset()
 
 
@@ -120,8 +122,90 @@ def test_an_interrupted_experiment_leaves_no_neighbour(monkeypatch: pytest.Monke
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(noise, "measure", interrupt)
+    monkeypatch.setattr(noise, "measure_together", interrupt)
     with pytest.raises(KeyboardInterrupt):
         noise.experiment([noise.Phase("one", (hogs.cpu(2),))], QUICK)
     assert not procfs.descendants(host.pid())
+    host.reset()
+
+
+class Answering:
+    """A real server, that answers at the first `answers` requests and then no more."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def ask(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            if connection.recv(1) != b"y":
+                raise ConnectionError("no good answer")
+
+
+def answer(listener_port: int, answers: int) -> None:
+    with socket.create_server(("127.0.0.1", listener_port)) as listener:
+        for _ in range(answers):
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"y")
+        signal.pause()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def listening(port: int) -> bool:
+    try:
+        run_in_child(Answering(port).ask)
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.fixture
+def web() -> Iterator[noise.Victim]:
+    port = run_in_child(free_port)
+    with spawn(answer, port, 1000, wait=False) as child:
+        wait_for(lambda: listening(port))
+        yield noise.server("web", Answering(port).ask, [child.pid], requests=20, interval_msec=5.0)
+    host.reset()
+
+
+def test_servers_are_asked_side_by_side_on_their_neighbours_cpu(web: noise.Victim) -> None:
+    seen = []
+
+    class Watching(hogs.Neighbours):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            seen.append(os.sched_getaffinity(web.pids[0]))
+            super().__init__(*args, **kwargs)
+
+    before = os.sched_getaffinity(web.pids[0])
+    other = dataclasses.replace(QUICK, cpu=web.cpu)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(hogs, "Neighbours", Watching)
+        results = noise.side_by_side([noise.Phase("alone"), noise.Phase("beside", (hogs.cpu(1),))], [web, other])
+    assert seen == [{web.cpu}] * 2
+    assert os.sched_getaffinity(web.pids[0]) == before
+    assert list(results) == ["web", "compute"]
+    for result in results.values():
+        assert [len(phase.latencies_msec) for phase in result.phases] == [20, 20]
+        assert [phase.unanswered for phase in result.phases] == [(), ()]
+
+
+def test_a_server_that_is_not_there_is_said_before_anything_is_measured() -> None:
+    nobody = noise.server("web", Answering(run_in_child(free_port)).ask, requests=2)
+    with pytest.raises(ConnectionRefusedError):
+        noise.experiment([noise.Phase("one", (hogs.cpu(2),))], nobody)
+    assert not procfs.descendants(host.pid())
+    host.reset()
+
+
+def test_a_server_that_falls_silent_does_not_hold_the_experiment_up() -> None:
+    port = run_in_child(free_port)
+    with spawn(answer, port, 6, wait=False):
+        wait_for(lambda: listening(port))
+        silent = noise.server("web", Answering(port).ask, requests=8, interval_msec=20.0)
+        measured = noise.measure("alone", silent)
+    assert measured.unanswered == tuple(range(4, 8)), "one to see that it listens, one before the schedule, then four"
     host.reset()

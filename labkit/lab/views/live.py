@@ -26,6 +26,7 @@ class LiveView:
     """What every view has. `state["status"]` is "alive" or "ended"; `state["title"]` its title."""
 
     script: ClassVar[str]  #: the file beside this one that draws `state`
+    library: ClassVar[str] = ""  #: a file of functions that it shares with other scripts
     style: ClassVar[str] = ""  #: a file of style sheets on top of live.css
     plain: ClassVar[str]  #: the sentence that remains in a saved notebook
     interval_seconds: ClassVar[float] = INTERVAL_SECONDS
@@ -155,7 +156,7 @@ class LiveView:
         import anywidget
         import traitlets
 
-        script = "".join((_FILES / name).read_text("utf-8") for name in ("live.js", self.script))
+        script = "".join((_FILES / name).read_text("utf-8") for name in ("live.js", self.library, self.script) if name)
         styles = "".join((_FILES / name).read_text("utf-8") for name in ("live.css", self.style) if name)
 
         class View(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]

@@ -4,11 +4,12 @@ Time runs to the right, phase after phase; the latency goes up, on a scale of po
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit.lab.noise import PERCENTILES, Measured, Result, Victim, percentile, read
+from labkit.lab.noise.asking import Victim
+from labkit.lab.noise.keeping import machine_line
+from labkit.lab.noise.measured import PERCENTILES, Measured, Result, percentile, read_or_none
 from labkit.lab.views.live import LiveView
 
 
@@ -16,6 +17,7 @@ class NoiseView(LiveView):
     """The figure, while its experiment goes on and afterwards."""
 
     script = "noise_view.js"
+    library = "chart.js"
     style = "chart.css"
     plain = (
         "Figure: how late each request was answered, and the percentiles of each phase. Run the cell in JupyterLab "
@@ -28,29 +30,29 @@ class NoiseView(LiveView):
         self._names = list(names)
         self._done: dict[str, Measured] = {}
         self._now: tuple[str, Path] | None = None
+        self._machine = machine_line()
         super().__init__(title)
 
-    def begin(self, name: str, shared: Path) -> None:
-        """Phase `name` begins; its victim writes to the file `shared`."""
-        self._now = (name, shared)
+    def begin(self, name: str, shared: Sequence[Path]) -> None:
+        """Phase `name` begins; its victim writes to the one file of `shared`."""
+        self._now = (name, shared[0])
 
-    def finish(self, measured: Measured) -> None:
+    def finish(self, measured: Sequence[Measured]) -> None:
         """A phase is over."""
-        self._done[measured.name] = measured
+        self._done[measured[0].name] = measured[0]
         self._now = None
         self.refresh()
 
     def look(self) -> dict[str, Any]:
         """Every phase as far as it has come."""
-        now, running = self._now, None
-        if now is not None:
-            with suppress(OSError):  # it may be over by now
-                running = Measured(now[0], tuple(read(now[1])))
+        now = self._now
+        running = read_or_none(*now) if now else None
         phases = [self._done.get(name) or (running if now and name == now[0] else None) for name in self._names]
         return {
-            "phases": [_drawn(name, phase) for name, phase in zip(self._names, phases, strict=True)],
+            "phases": [drawn(name, phase) for name, phase in zip(self._names, phases, strict=True)],
             "requests": self._victim.requests,
             "interval_msec": self._victim.interval_msec,
+            "machine": self._machine,
         }
 
     def as_text(self) -> str:
@@ -58,12 +60,13 @@ class NoiseView(LiveView):
         return Result(self._victim, tuple(self._done.values())).as_text() if self._done else ""
 
 
-def _drawn(name: str, phase: Measured | None) -> dict[str, Any]:
+def drawn(name: str, phase: Measured | None) -> dict[str, Any]:
+    """One phase as the figures have it; empty where nothing was measured yet."""
     samples = phase.latencies_msec if phase else ()
     return {
         "name": name,
         "latencies_msec": [round(sample, 2) for sample in samples],
-        "unanswered": phase.unanswered if phase else 0,
+        "unanswered": list(phase.unanswered) if phase else [],
         "percentiles": [[percent, round(percentile(samples, percent), 2)] for percent in PERCENTILES if samples],
     }
 
@@ -72,5 +75,5 @@ def draw(result: Result, title: str = "How long a request takes") -> None:
     """Draw the figure of a result; in a terminal, print its table."""
     with NoiseView(result.victim, [phase.name for phase in result.phases], title=title) as view:
         for phase in result.phases:
-            view.finish(phase)
+            view.finish([phase])
         view.show()
