@@ -8,8 +8,8 @@ is called for, never at import. Imports point only downwards::
     namespaces rootfs mounts binds places detached           the mechanisms    vm/         microVMs, beside them
     overlay/ layers changeset cgroups/ network/
     capabilities seccomp/ libseccomp bpf
-    process held output child host hostgroup zygote ready    the process boundary
-    idmap
+    process held output child host hostgroup labhost         the process boundary
+    zygote keeper ready idmap
     program layout loop syscalls constants errors messages   the kernel boundary
     descriptors temporary procfs paths cgroupfs
     cgroup_errors privilege_errors overlay_errors

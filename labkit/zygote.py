@@ -27,11 +27,11 @@ import signal
 import socket
 import struct
 import sys
-import time
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import descriptors, hostgroup, messages, procfs, ready, syscalls
+from labkit import descriptors, hostgroup, labhost, messages, procfs, ready, syscalls
+from labkit.keeper import keep, kill_descendants
 from labkit.program import CallFailed
 
 TYPE_CHECKING = False
@@ -44,25 +44,20 @@ if TYPE_CHECKING:
     Start = Callable[[object, list[int]], "Started"]
 
 PROCESS_NAME = "labkit-host"  # what `ps -o comm` shows, and by which `labkit.host` finds hosts left behind
-HOST_NAME = "labhost"
 REQUEST_BYTES = 128 * 1024
 REQUEST_DESCRIPTORS = 24
 EXIT = struct.Struct("=ciQQ")  # b"X", wait status, CPU time in µs, peak memory in KiB
-_CAP_SYS_ADMIN = 1 << 21
 _CHILD_OPENS = 256  # descriptors, more than a container's beginning has open at once
 
 ready_networks: ready.Ready | None = None  # in the zygote itself
-
-
-_proc: int | None = None  # an open /proc: children share the lab host's mounts, and may mount over it
 
 
 def main(control_fd: int) -> "NoReturn":
     """Become keeper and zygote of the caller at the other end of `control_fd`."""
     control = socket.socket(fileno=control_fd)
     caller = syscalls.pidfd_open(os.getppid())
-    global _proc
-    _proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Opened before anything can be mounted over it: children share the lab host's mounts.
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     sys.path[:], limit = marshal.loads(control.recv(REQUEST_BYTES))
     descriptors.raise_limit(limit)
     os.setsid()
@@ -71,7 +66,7 @@ def main(control_fd: int) -> "NoReturn":
     with open("/proc/self/comm", "w") as comm:
         comm.write(PROCESS_NAME)
     try:
-        group, lack = enter_lab_host(control)
+        group, lack = labhost.enter(control)
     except OSError as error:
         notes = getattr(error, "__notes__", [])
         control.send(marshal.dumps(("failed", error.errno, error.strerror, list(notes))))
@@ -90,39 +85,10 @@ def main(control_fd: int) -> "NoReturn":
         ready_there.close()
         global ready_networks
         ready_networks = ready.Ready(ready_here)
-        Zygote(control, caller, keeper, group).serve()
+        Zygote(control, caller, keeper, group, proc).serve()
     control.close()
     ready_here.close()
-    _keep(syscalls.pidfd_open(pid), caller, ready_there, group)
-
-
-def enter_lab_host(control: socket.socket) -> "tuple[hostgroup.HostGroup | None, tuple[str, str]]":
-    """Move into the namespaces of a new lab host: mount, network, IPC, UTS, cgroup; and user, if not privileged.
-
-    Who is who in the user namespace is written from outside: the caller at the other end of `control` is asked to.
-    Its mounts are slaves of the machine's: what the machine mounts appears here, and nothing done here appears there.
-    Among themselves they are shared, as systemd leaves a machine's, so that a lab can show what sharing does.
-    Returns its control group; where it has none, None and why.
-    """
-    if not syscalls.capget()[0] & _CAP_SYS_ADMIN:
-        syscalls.unshare(c.CLONE_NEWUSER)
-        control.send(marshal.dumps(("map",)))
-        if not control.recv(REQUEST_BYTES):
-            os._exit(1)  # the caller could not, or has gone
-    group, lack = hostgroup.make()
-    try:
-        syscalls.unshare(c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWCGROUP)
-        syscalls.mount(None, "/", None, c.MS_REC | c.MS_SLAVE)
-        syscalls.mount(None, "/", None, c.MS_REC | c.MS_SHARED)
-        if group:
-            group.mount()
-        syscalls.sethostname(HOST_NAME)
-        syscalls.set_interface_up("lo")
-    except OSError:
-        if group:
-            group.end()
-        raise
-    return group, lack
+    keep(syscalls.pidfd_open(pid), caller, ready_there, group, proc)
 
 
 class Started:
@@ -147,9 +113,10 @@ class Zygote:
     """The loop that starts children on request and tells their callers how they ended."""
 
     def __init__(
-        self, control: socket.socket, caller: int, keeper: int, group: "hostgroup.HostGroup | None" = None
+        self, control: socket.socket, caller: int, keeper: int, group: "hostgroup.HostGroup | None", proc: int
     ) -> None:
         self.control = control
+        self.proc = proc
         self.group = group
         self.children: dict[int, Child] = {}  # by PID
         self.replies: dict[int, Child] = {}  # by the descriptor of its reply socket
@@ -169,7 +136,7 @@ class Zygote:
             while self._turn():
                 pass
         finally:
-            kill_descendants()
+            kill_descendants(self.proc)
             if self.group and _readable(self.keeper):
                 self.group.end()  # else it is the keeper's to remove, which outlives us
             os._exit(0)
@@ -251,10 +218,10 @@ class Zygote:
 
     def _end_sessions(self) -> None:
         """Kill what ended children have left in their sessions: it falls to us, generation after generation."""
-        orphans = [pid for pid in procfs.children(os.getpid(), _proc) if pid not in self.children]
+        orphans = [pid for pid in procfs.children(os.getpid(), self.proc) if pid not in self.children]
         for pid in orphans:
             with suppress(ProcessLookupError):
-                if int(procfs.stat(pid, _proc)[5]) in self.ended_sessions:
+                if int(procfs.stat(pid, self.proc)[5]) in self.ended_sessions:
                     os.kill(pid, signal.SIGKILL)
         if not orphans:
             self.ended_sessions.clear()
@@ -268,45 +235,6 @@ def _send(reply: socket.socket, message: bytes, *descriptors: int) -> None:
 
 def _readable(fd: int) -> bool:
     return bool(select.select([fd], [], [], 0)[0])
-
-
-def _keep(zygote: int, caller: int, asked: socket.socket, group: "hostgroup.HostGroup | None") -> "NoReturn":
-    """The keeper: wait for the zygote or the caller to end; then see to it that nothing of theirs is left.
-
-    Meanwhile it makes network namespaces ahead of time (`labkit.ready`).
-    """
-    try:
-        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        poll = select.poll()
-        for fd in (zygote, caller, asked.fileno()):
-            poll.register(fd, select.POLLIN)
-        while not (events := {fd for fd, _ in poll.poll()}) & {zygote, caller}:
-            if not ready.make(asked, home):
-                poll.unregister(asked.fileno())  # the zygote is ending
-        if zygote not in events:
-            ended = select.poll()
-            ended.register(zygote, select.POLLIN)
-            ended.poll(2000)  # the zygote has seen the caller end too, and cleans up by itself
-    finally:
-        kill_descendants()
-        if group:
-            group.end()
-        os._exit(0)
-
-
-def kill_descendants(timeout: float = 5.0) -> None:
-    """Kill every child of this process, and, since it is a subreaper, every child's child that falls to it then."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        for pid in procfs.children(os.getpid(), _proc):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            # Reap one, to learn of its children; a process in uninterruptible sleep must not hold us for ever.
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(0.0005)
-        except ChildProcessError:
-            return
 
 
 def _plain_signals() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from labkit import host, procfs, temporary, zygote
+from labkit import host, labhost, procfs, temporary
 from labkit.constants import MNT_DETACH
 from labkit.lab import Exercise, NotAttempted, NotYet, Passed, Verdict
 from labkit.lab.exercises import hostname
@@ -85,7 +85,7 @@ class Mend(Exercise):
         mounted = _is_mounted(folder)
         right: list[str] = []
         wrong: list[str] = []
-        (wrong if name != zygote.HOST_NAME else right).append(f"its hostname is `{name}`")
+        (wrong if name != labhost.HOST_NAME else right).append(f"its hostname is `{name}`")
         (wrong if forgotten else right).append(f"process {forgotten} still runs" if forgotten else "no process is left")
         (wrong if mounted else right).append("a folder in memory is still mounted" if mounted else "no mount is left")
         if not wrong:
@@ -123,7 +123,7 @@ def _is_mounted(folder: str) -> bool:
 
 def _restore(folder: str) -> None:
     """Take away what `mend` may have left, so that the folder can be removed and the name is the usual one."""
-    if hostname.of(host.pid()) != zygote.HOST_NAME:
-        run_in_child(sethostname, zygote.HOST_NAME)
+    if hostname.of(host.pid()) != labhost.HOST_NAME:
+        run_in_child(sethostname, labhost.HOST_NAME)
     with suppress(OSError):
         run_in_child(umount2, str(Path(folder).resolve()), MNT_DETACH)

@@ -1,0 +1,47 @@
+"""Moving into the lab host: namespaces of its own, in which the caller is root and the machine is out of reach.
+
+Sources: namespaces(7), user_namespaces(7), mount_namespaces(7).
+"""
+
+import marshal
+import os
+
+from labkit import constants as c
+from labkit import hostgroup, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+HOST_NAME = "labhost"
+ANSWER_BYTES = 1024
+_CAP_SYS_ADMIN = 1 << 21
+
+
+def enter(control: "socket.socket") -> "tuple[hostgroup.HostGroup | None, tuple[str, str]]":
+    """Move into the namespaces of a new lab host: mount, network, IPC, UTS, cgroup; and user, if not privileged.
+
+    Who is who in the user namespace is written from outside: the caller at the other end of `control` is asked to.
+    Its mounts are slaves of the machine's: what the machine mounts appears here, and nothing done here appears there.
+    Among themselves they are shared, as systemd leaves a machine's, so that a lab can show what sharing does.
+    Returns its control group; where it has none, None and why.
+    """
+    if not syscalls.capget()[0] & _CAP_SYS_ADMIN:
+        syscalls.unshare(c.CLONE_NEWUSER)
+        control.send(marshal.dumps(("map",)))
+        if not control.recv(ANSWER_BYTES):
+            os._exit(1)  # the caller could not, or has gone
+    group, lack = hostgroup.make()
+    try:
+        syscalls.unshare(c.CLONE_NEWNS | c.CLONE_NEWNET | c.CLONE_NEWIPC | c.CLONE_NEWUTS | c.CLONE_NEWCGROUP)
+        syscalls.mount(None, "/", None, c.MS_REC | c.MS_SLAVE)
+        syscalls.mount(None, "/", None, c.MS_REC | c.MS_SHARED)
+        if group:
+            group.mount()
+        syscalls.sethostname(HOST_NAME)
+        syscalls.set_interface_up("lo")
+    except OSError:
+        if group:
+            group.end()
+        raise
+    return group, lack
