@@ -117,10 +117,10 @@ def lab() -> dict[str, Any]:
 
 def build(lab: dict[str, Any], order: list[str], network: int | None = None) -> Callable[..., int]:
     """A function for `Running`: build a box in `order`, a descriptor left open, and say at which step it fails."""
-    box, steps = lab["Box"], lab["STEPS"]
+    box, steps, homes = lab["Box"], lab["STEPS"], lab["HOMES"]
 
     def in_order(command: list[str], workdir: str) -> int:
-        home = tempfile.mkdtemp(prefix="labkit-")
+        home = tempfile.mkdtemp(dir=homes)
         pid = os.fork()
         if pid == 0:
             try:

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from labkit import namespaces, procfs, rootfs, syscalls
+from labkit import namespaces, procfs, rootfs, syscalls, temporary
 from labkit.constants import CLONE_NEWNET
 from labkit.lab import Exercise, NotYet, Passed, Verdict
 from labkit.lab.exercises.boxes import (
@@ -64,7 +63,11 @@ class Order(Exercise):
             return mistake
         require_procfs()
         name, command = self.draw_name(), ["/bin/sleep", str(self.draw_number(1000, 9000))]
-        with StandIn() as town, Running(town, _in_order, command, list(order), box, steps, name) as running:
+        with (
+            temporary.Folder() as home,  # not the child's own: it is killed
+            StandIn() as town,
+            Running(town, _in_order, command, list(order), box, steps, name, home) as running,
+        ):
             if mistake := not_started(running, town) or wrong_box(running, town, name, "/tmp"):
                 return mistake
             running.kill()
@@ -81,25 +84,26 @@ class Order(Exercise):
 
 
 def _in_order(
-    command: list[str], order: list[str], box: type, steps: dict[str, Callable[[Any], object]], hostname: str
+    command: list[str],
+    order: list[str],
+    box: type,
+    steps: dict[str, Callable[[Any], object]],
+    hostname: str,
+    home: str,
 ) -> int:
     """In a child: build a box in `order` by the lab's own steps. A descriptor is left open, as they happen to be."""
-    home = tempfile.mkdtemp(prefix="labkit-")
-    try:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-                one = box(command, _image(), hostname=hostname, workdir="/tmp")
-                one.home = home
-                for name in order:
-                    steps[name](one)
-                os.execve(command[0], command, _PATH)
-            finally:
-                os._exit(127)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    finally:
-        os.rmdir(home)  # never what is in it: a mount may have been left there
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+            one = box(command, _image(), hostname=hostname, workdir="/tmp")
+            one.home = home
+            for name in order:
+                steps[name](one)
+            os.execve(command[0], command, _PATH)
+        finally:
+            os._exit(127)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 class Run(Exercise):
