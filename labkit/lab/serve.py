@@ -65,6 +65,17 @@ def jupyter_arguments(port: int | None, browser: bool) -> list[str]:
     return arguments
 
 
+def encryption() -> list[str]:
+    """Have JupyterLab and its kernels talk in private, also on the loopback interface, where their versions can.
+
+    A kernel that can and is not told to warns of it in the terminal, for each notebook that is opened.
+    """
+    from jupyter_client.manager import KernelManager
+
+    known = "transport_encryption" in KernelManager.class_traits()
+    return ["--KernelManager.transport_encryption=auto"] if known else []
+
+
 def port_is_free(port: int) -> bool:
     """Whether this user may listen on `port` of 127.0.0.1 now."""
     with socket.socket() as listener:
@@ -136,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jupyterlab.labapp import main as jupyterlab
 
     sys.argv[0] = "jupyter-lab"
-    arguments = jupyter_arguments(options.port, not options.no_browser)
+    arguments = [*jupyter_arguments(options.port, not options.no_browser), *encryption()]
     return int(jupyterlab([*arguments, *rest]) or 0)
 
 

@@ -24,6 +24,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from labkit import paths, vm
+from labkit.lab import serve
 from labkit.lab.notebooks import release
 
 TOY = Path(__file__).parent.parent / "notebooks" / "data"
@@ -135,6 +136,7 @@ def _prepared(factory: pytest.TempPathFactory) -> tuple[Jupyter, list[str], dict
     command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     command += ["--LabApp.extension_manager=readonly", "--LabApp.open_browser=False"]
+    command += serve.encryption()
     return Jupyter(f"http://127.0.0.1:{port}", token, folder, state), command, environ
 
 
