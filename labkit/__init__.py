@@ -6,7 +6,7 @@ is called for, never at import. Imports point only downwards::
     lab/                                                     doctor, exercises, live views (nothing imports it)
     container/                                               one configuration, started and waited for
     namespaces rootfs mounts binds places detached           the mechanisms    vm/         microVMs, beside them
-    overlay/ layers changeset cgroups/ network/
+    overlay/ layers changeset cgroups/ network/ kvm/
     capabilities seccomp/ libseccomp bpf
     process held output child host hostgroup labhost         the process boundary
     zygote keeper ready idmap

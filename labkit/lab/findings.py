@@ -121,7 +121,7 @@ def _cgroups(machine: Machine) -> list[Finding]:
 def _kvm(machine: Machine) -> Finding:
     why = machine.trials.get("kvm", "not tried")
     if not why:
-        return Finding("KVM", "yes", "opened /dev/kvm and made a virtual machine")
+        return _kvm_modes(machine)
     if not machine.kvm_device:
         mend = "switch virtualisation on in the firmware; in a VM, nested virtualisation"
         return Finding("KVM", "no", "there is no /dev/kvm", mend)
@@ -129,6 +129,14 @@ def _kvm(machine: Machine) -> Finding:
         mend = f"sudo usermod -aG kvm {machine.user}, then log in again"
         return Finding("KVM", "no", "/dev/kvm is not yours to open", mend)
     return Finding("KVM", "no", f"/dev/kvm: {why}")
+
+
+def _kvm_modes(machine: Machine) -> Finding:
+    refused = [why for why in machine.kvm_modes.values() if why]
+    modes = ", ".join(mode for mode, why in machine.kvm_modes.items() if not why)
+    seen = f"small guests run: {modes} mode" if modes else "a machine can be made, but runs nothing"
+    mend = f"{refused[0]}; lab 04 runs such guests in software" if refused else ""
+    return _verdict("KVM", not refused, seen, mend, "partly")
 
 
 def _vm(machine: Machine) -> Finding:

@@ -51,6 +51,7 @@ class Machine:
     rootfs: tuple[str, ...]
     lab_hosts: tuple[int, ...] = field(default=())
     left_over: tuple[str, ...] = field(default=())  # of labs whose notebook was killed
+    kvm_modes: dict[str, str] = field(default_factory=dict)  # mode: empty if guests run in it on /dev/kvm, or why not
 
 
 def examine() -> Machine:
@@ -80,6 +81,7 @@ def examine() -> Machine:
         rootfs=tuple(sorted(path.name for path in root_folder.glob("[!.]*") if (path / "bin").is_dir())),
         lab_hosts=_lab_hosts(),
         left_over=_left_over(),
+        kvm_modes=_kvm_modes(),
     )
 
 
@@ -158,6 +160,12 @@ def _vm_kinds() -> dict[str, str]:
     from labkit import vm
 
     return {name: "" if lack is None else str(lack) for name, lack in vm.kinds().items()}
+
+
+def _kvm_modes() -> dict[str, str]:
+    from labkit import kvm
+
+    return {mode: "" if lack is None else lack.what for mode, lack in kvm.modes().items()}
 
 
 def _lab_hosts() -> tuple[int, ...]:

@@ -33,6 +33,7 @@ TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "lxc": lambda: shutil.which("lxc-execute") is not None,
     "systemd": lambda: shutil.which("systemd-run") is not None,
     "busybox-static": lambda: shutil.which("busybox") is not None,
+    "binutils": lambda: shutil.which("objdump") is not None,
 }
 AMD64_TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "user-mode-linux": lambda: shutil.which("linux.uml") is not None,

@@ -33,6 +33,7 @@ GOOD = Machine(
     memory_bytes=8_000_000_000,
     memory_available_bytes=4_000_000_000,
     rootfs=("busybox",),
+    kvm_modes={"real": "", "protected": "", "long": ""},
 )
 
 
@@ -109,6 +110,9 @@ def test_cgroups() -> None:
 
 def test_smaller_lacks() -> None:
     assert "usermod -aG kvm ada" in finding(refusing("Permission denied", "kvm"), "KVM").mend
+    hangs = dataclasses.replace(GOOD, kvm_modes={"real": "", "protected": "it does not run them", "long": ""})
+    line = finding(hangs, "KVM")
+    assert line.status == "partly" and line.seen == "small guests run: real, long mode" and "in software" in line.mend
     assert "modprobe overlay" in finding(refusing("No such device", "overlay"), "overlay").mend
     assert "uidmap" in finding(dataclasses.replace(GOOD, newuidmap=False), "subordinate ids").mend
     assert "--add-subuids" in finding(dataclasses.replace(GOOD, subordinate_ids=0), "subordinate ids").mend

@@ -47,6 +47,7 @@ LAYERS = [
         "libseccomp",
         "seccomp",
         "network",
+        "kvm",
     },
     {"container"},
     {"vm"},
@@ -95,6 +96,7 @@ WITHIN = {
     "libseccomp": set[str](),
     "seccomp": {"bpf", "libseccomp"},
     "network": set[str](),
+    "kvm": set[str](),
 }
 
 

@@ -29,7 +29,14 @@ def _lxc() -> Unsupported | None:
     return lxc.lack()
 
 
-KNOWN: dict[str, Callable[[], Unsupported | None]] = {"cgroup-v2": _cgroup_v2, "lxc": _lxc, "nat": _nat}
+def _kvm() -> Unsupported | None:
+    from labkit import kvm
+    from labkit.process import run_in_child
+
+    return run_in_child(kvm.unsupported)
+
+
+KNOWN: dict[str, Callable[[], Unsupported | None]] = {"cgroup-v2": _cgroup_v2, "kvm": _kvm, "lxc": _lxc, "nat": _nat}
 
 
 def lacking(needs: Iterable[str]) -> Unsupported | None:
