@@ -7,7 +7,7 @@ is called for, never at import. Imports point only downwards::
     container/                                               one configuration, started and waited for
     namespaces rootfs mounts binds places detached           the mechanisms    vm/         microVMs, beside them
     overlay/ layers changeset cgroups/ network/ kvm/
-    capabilities seccomp/ libseccomp bpf
+    capabilities seccomp/ libseccomp bpf ptrace tracer
     process held output child host hostgroup labhost         the process boundary
     zygote keeper ready idmap
     program layout loop syscalls constants errors messages   the kernel boundary

@@ -72,6 +72,11 @@ def namespace_inode(pid: int | str, kind: str) -> int:
     return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
 
 
+def threads(pid: int) -> list[int]:
+    """The threads of process `pid`; that of its beginning has the number of the process itself."""
+    return sorted(map(int, _list(f"{pid}/task", None)))
+
+
 def children(pid: int, dir_fd: int | None = None) -> list[int]:
     """The children of every thread of `pid`, in the order they were made.
 

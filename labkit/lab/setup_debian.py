@@ -20,6 +20,7 @@ PACKAGES: dict[str, Callable[[], bool]] = {
     "uidmap": lambda: shutil.which("newuidmap") is not None,
     "tini": lambda: _which("tini-static") is not None,
     "iproute2": lambda: _which("ip") is not None,
+    "strace": lambda: shutil.which("strace") is not None,
     "libseccomp2": lambda: ctypes.util.find_library("seccomp") is not None,
 }
 # What the tests use besides.
