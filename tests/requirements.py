@@ -10,6 +10,7 @@ from typing import NoReturn
 import pytest
 
 from labkit.lab.notebooks.needs import lacking
+from labkit.lab.servers import trees
 
 MACHINE_CANNOT = "this machine cannot: "
 
@@ -37,3 +38,9 @@ def need(*words: str) -> None:
     """Skip unless this machine has what a lab may ask for: words of `labkit.lab.notebooks.needs`."""
     if lack := lacking(words):
         machine_cannot(f"{lack.what} (such tests run in a virtual machine, in the lane vm)")
+
+
+def need_servers() -> None:
+    """Skip where the servers' root filesystems are not built (`./lab test` builds them where it can)."""
+    if missing := trees.missing():
+        pytest.skip(f"not built: {', '.join(missing)}; run ./lab setup")

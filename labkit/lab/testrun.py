@@ -19,7 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from labkit import paths
+from labkit.errors import LabkitError
 from labkit.lab import setup, setup_debian, setup_log, setup_venv
+from labkit.lab.servers import trees
 
 LANES = {
     "lint": "ruff and shellcheck",
@@ -159,7 +161,8 @@ def install(checkout: Path, state: Path) -> None:
     wanted = hashlib.sha256((checkout / "pyproject.toml").read_bytes()).hexdigest()
     missing = setup_debian.missing_packages(setup_debian.test_packages())
     current = stamp.exists() and stamp.read_text() == wanted
-    if current and not missing:
+    servers = trees.missing()
+    if current and not missing and not servers:
         return
     state.mkdir(parents=True, exist_ok=True)
     log = setup_log.Log(state / "log/setup.log")
@@ -170,8 +173,19 @@ def install(checkout: Path, state: Path) -> None:
         if not current:
             log.step("test packages", lambda: setup_venv.install(venv, "[test]", log, lock_fd, "test packages"))
             stamp.write_text(wanted)
+        if servers:
+            log.step("servers", lambda: build_servers(log))
     finally:
         os.close(lock_fd)
+
+
+def build_servers(log: setup_log.Log) -> str:
+    """Builds the servers' root filesystems; returns what to show. Tests that need them say so where it fails."""
+    try:
+        trees.build(say=lambda line: log.tick("servers", line.strip()))
+    except LabkitError as error:
+        return str(error)
+    return "built"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -171,7 +171,10 @@ def test_second_start_sets_nothing_up(checkout: Path, shell: str) -> None:
     finished(checkout)
     run = lab(checkout, "--no-browser", shell=shell)
     assert run.stdout == f"python -I {checkout}/labkit/lab/serve.py --no-browser\n"
-    assert lab(checkout, "setup", shell=shell).stdout == "Everything is set up.\n"
+    build = (
+        f"python -I -B {checkout}/rootfs/debian/build_debian.py {checkout}/.lab/rootfs file database application web\n"
+    )
+    assert lab(checkout, "setup", shell=shell).stdout == build + "Everything is set up.\n"
     assert lab(checkout, "doctor", "--json", shell=shell).stdout == "python -P -m labkit.lab doctor --json\n"
 
 
