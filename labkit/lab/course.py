@@ -15,10 +15,12 @@ from labkit.lab.progress import Progress
 from labkit.lab.task import Task
 
 if TYPE_CHECKING:
+    from labkit.lab.views.console_view import ConsoleView
     from labkit.lab.views.groups_view import GroupsView
     from labkit.lab.views.network_view import NetworkView
     from labkit.lab.views.view import IsolationView
     from labkit.network import Network
+    from labkit.vm.computer import Computer
 
 
 class Lab:
@@ -92,6 +94,14 @@ class Lab:
         from labkit.lab.views.network_view import NetworkView
 
         view = NetworkView(networks, names, title=title)
+        view.show()
+        return view
+
+    def console(self, computer: "Computer", *, title: str = "") -> "ConsoleView":
+        """Show the serial console of a computer that `vm.start` has booted, live, with a line to type into."""
+        from labkit.lab.views.console_view import ConsoleView
+
+        view = ConsoleView(computer, title=title)
         view.show()
         return view
 

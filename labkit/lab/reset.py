@@ -3,11 +3,13 @@
 import argparse
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from labkit import host, paths
 from labkit.lab import leftover
+from labkit.vm import computer
 
 # What `--all` keeps of the state folder: copies of a learner's notebooks are never deleted.
 KEPT = ("backup", "setup.lock")
@@ -32,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     ended = host.reset_all()
     print(f"Ended {_count(len(ended), 'lab host')}." if ended else "No lab host was running.")
+    computers = computer.end_all(tempfile.gettempdir())
+    if computers:
+        print(f"Ended {_count(computers, 'computer')} that ran as a guest.")
     removed = leftover.remove()
     if removed:
         print(f"Removed what a killed notebook had left: {', '.join(removed)}.")

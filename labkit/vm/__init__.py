@@ -3,23 +3,40 @@
     from labkit import vm
     vm.run(["uname", "-r"])                     # boots, prints the guest's kernel, ends the machine
     vm.run(["sh", "-c", "cat /sys/fs/cgroup/cgroup.controllers"], kind="qemu", capture=True).stdout
+    with vm.start(memory_mib=256) as guest:     # a computer of its own, with nothing of this one's in it, that stays
+        guest.run("uname -r").output
     vm.kinds()                                  # {"uml": None, "qemu": Unsupported(...)}: None is "can run here"
 
 Read in this order: `command` (what a caller asks for), `machine` (one machine, seen from the host), `guest` and `root`
 (the same, from inside), `streams` (the line between them), `uml` and `qemu` (the two kinds), `kernels` and `vmlinux`
 (where theirs come from), `keeper` (why nothing is left behind), `confine` (why the host's files stay as they are).
+The computer that stays: `computer`, `ownroot` (what is in it), `serial` (its console).
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from labkit.vm.cli import main
     from labkit.vm.command import Completed, kinds, offer, run
+    from labkit.vm.computer import Computer, Finished, end_all, start
     from labkit.vm.machine import MachineDied, TimedOut
 
-__all__ = ["Completed", "MachineDied", "TimedOut", "kinds", "main", "offer", "run"]
+__all__ = [
+    "Completed",
+    "Computer",
+    "Finished",
+    "MachineDied",
+    "TimedOut",
+    "end_all",
+    "kinds",
+    "main",
+    "offer",
+    "run",
+    "start",
+]
 
 _HOME = {
     "main": "cli", "Completed": "command", "kinds": "command", "offer": "command", "run": "command",
+    "Computer": "computer", "Finished": "computer", "end_all": "computer", "start": "computer",
     "MachineDied": "machine", "TimedOut": "machine",
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from labkit import paths
 from labkit.errors import Unsupported
-from labkit.vm import cpio, keeper, kernels, vmlinux
+from labkit.vm import cpio, keeper, kernels, ownroot, vmlinux
 from labkit.vm.machine import Boot, Share
 
 NAME = "qemu"
@@ -30,6 +30,12 @@ KVM_TRIAL_S = 20.0
 _PROGRAM, _MACHINE, _CONSOLE, _PACKAGE = {
     "aarch64": ("qemu-system-aarch64", "virt", "ttyAMA0", "qemu-system-arm"),
 }.get(platform.machine(), ("qemu-system-x86_64", "q35", "ttyS0", "qemu-system-x86"))
+
+_PLAIN = ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+# A PC has a second serial port on board; the board of arm64 gets one on a card, which Linux calls the first.
+_CHANNEL, _CHANNEL_DEVICE = {
+    "aarch64": ("ttyS0", ["-device", "pci-serial,chardev=channel"]),
+}.get(platform.machine(), ("ttyS1", ["-serial", "chardev:channel"]))
 
 _MODULES = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"]
 _9P = "trans=virtio,version=9p2000.L,msize=512000"
@@ -79,14 +85,39 @@ def prepare(boot: Boot) -> list[str]:
 
 def machine(kernel: kernels.Kernel, initramfs: Path, memory_mib: int, *, kvm: bool) -> list[str]:
     """The computer, without its shared folders: two processors, memory, and the kernel's messages on stdout."""
-    accelerator = ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg,thread=multi", "-cpu", "max"]
-    image = kernel.image if kvm else vmlinux.uncompressed(kernel.image)
     return [
-        *(_PROGRAM, "-M", _MACHINE, *accelerator, "-smp", "2", "-m", f"{memory_mib}M"),
-        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
-        *("-kernel", str(image), "-initrd", str(initramfs)),
+        *(_PROGRAM, "-M", _MACHINE, *_accelerator(kvm), "-smp", "2", "-m", f"{memory_mib}M"),
+        *_PLAIN,
+        *("-serial", "stdio"),
+        *("-kernel", str(_image(kernel, kvm)), "-initrd", str(initramfs)),
         *("-append", f"console={_CONSOLE} quiet panic=-1 random.trust_cpu=on cgroup_no_v1=all"),
     ]
+
+
+def computer(
+    kernel: kernels.Kernel, folder: Path, memory_mib: int, *, kvm: bool, console_fd: int, channel_fd: int
+) -> list[str]:
+    """A computer that stays (`labkit.vm.computer`): one processor, nothing of the host's, and two serial lines.
+
+    All its drivers are part of the kernel, so that it needs no module. Writes its root file system to `folder`.
+    """
+    initramfs = folder / "initramfs"
+    ownroot.write(initramfs, _CONSOLE, _CHANNEL)
+    return [
+        *(_PROGRAM, "-M", _MACHINE, *_accelerator(kvm), "-smp", "1", "-m", f"{memory_mib}M", *_PLAIN),
+        *("-chardev", f"socket,id=console,fd={console_fd}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=channel,fd={channel_fd}", *_CHANNEL_DEVICE),
+        *("-kernel", str(_image(kernel, kvm)), "-initrd", str(initramfs)),
+        *("-append", f"console={_CONSOLE} panic=-1 random.trust_cpu=on cgroup_no_v1=all"),
+    ]
+
+
+def _accelerator(kvm: bool) -> list[str]:
+    return ["-accel", "kvm", "-cpu", "host"] if kvm else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+
+
+def _image(kernel: kernels.Kernel, kvm: bool) -> Path:
+    return kernel.image if kvm else vmlinux.uncompressed(kernel.image)
 
 
 def share(path: Path, number: int) -> Share:

@@ -60,12 +60,12 @@ class NotebookPage:
         self.cell(text).locator(".cm-content").click()
         self._run_chosen(seconds)
 
-    def write_cell(self, text: str, source: str) -> None:
+    def write_cell(self, text: str, source: str, seconds: int = 60) -> None:
         """Replace the source of a code cell as one would by hand, and run it."""
         self.cell(text).locator(".cm-content").click()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.insert_text(source)
-        self._run_chosen(60)
+        self._run_chosen(seconds)
 
     def _run_chosen(self, seconds: int) -> None:
         """Run the cell that the cursor is in: its count becomes the highest."""

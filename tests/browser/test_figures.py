@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
+from labkit import vm
 from tests.browser.conftest import Jupyter, picture
 from tests.browser.notebook_page import NotebookPage
 
@@ -103,3 +104,56 @@ def test_the_groups_move(page: Page, jupyter_in_vm: Jupyter, theme: str) -> None
     expect(shop).to_contain_text("removed", timeout=30_000)
     notebook.write_cell(REMOVED, "from labkit import host; host.reset()")
     expect(view).to_contain_text("■ ended", timeout=30_000)
+
+
+BOOTED = """
+from labkit import vm
+from labkit.lab import Lab
+lab = Lab("90")
+guest = vm.start(memory_mib=128, watch=lab.console)
+"""
+
+
+def test_a_console_can_be_typed_into(page: Page, jupyter: Jupyter, theme: str) -> None:
+    if lack := vm.kinds()["qemu"]:
+        pytest.skip(f"no qemu machine here: {lack}")
+    notebook = NotebookPage(page, jupyter.url("untouched.ipynb"))
+    notebook.set_theme(theme)
+    notebook.write_cell("import toy_exercises", BOOTED, seconds=250)
+    assert notebook.first_error() == ""
+    view = page.locator(".labkit-view.console")
+    screen, line = view.locator("pre.screen"), view.locator("input.line")
+    notebook.find(".labkit-view.console")
+    expect(view).to_contain_text("● live")
+    expect(screen).to_contain_text("guest:~#", timeout=60_000)
+    line.click()
+    line.type("echo $((6 * 7))0 '<b>text</b>'", delay=20)
+    line.press("Enter")
+    expect(screen).to_contain_text("420 <b>text</b>", timeout=30_000)
+    expect(screen.locator("b")).to_have_count(0)
+    expect(line).to_be_focused()
+    below = screen.evaluate("one => one.scrollHeight - one.scrollTop - one.clientHeight")
+    assert below < 30, "it follows what comes"
+    line.press("ArrowUp")
+    expect(line).to_have_value("echo $((6 * 7))0 '<b>text</b>'")
+    screen.evaluate("one => { one.scrollTop = 0; }")
+    notebook.write_cell("def isolate(hostname", "guest.type('echo more$((1 + 1))\\n')")
+    expect(screen).to_contain_text("more2", timeout=30_000)
+    assert screen.evaluate("one => one.scrollTop") == 0, "who reads further up is left in peace"
+    expect(line).to_have_value("echo $((6 * 7))0 '<b>text</b>'")
+    line.fill("sleep 1000")
+    line.press("Enter")
+    expect(screen).to_contain_text("sleep 1000")
+    view.evaluate("one => one.scrollIntoView()")
+    picture(page, f"console-{theme}")
+    view.locator("button.interrupt").click()
+    line.fill("echo back$((1 + 1))")
+    line.press("Enter")
+    expect(screen).to_contain_text("back2", timeout=30_000)
+    line.fill("poweroff")
+    line.press("Enter")
+    expect(view).to_contain_text("■ ended", timeout=60_000)
+    expect(screen).to_contain_text("Power down")
+    expect(line).to_be_disabled()
+    view.evaluate("one => one.scrollIntoView()")
+    picture(page, f"console-ended-{theme}")

@@ -67,3 +67,11 @@ def traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
     yield seen
     seen.assert_none()
     monkeypatch.setattr("tempfile.tempdir", None)
+
+
+@pytest.fixture(scope="session")
+def computer() -> Iterator[vm.Computer]:
+    """One computer that stays, for all tests that do it no harm."""
+    require("qemu")
+    with vm.start() as running:
+        yield running

@@ -1,8 +1,11 @@
 // What every live view is drawn with; it stands before the view's own script, which must have
 //
-//     draw(state, before, look) -> Element     state: what look() returned; before: the state drawn last, or null;
-//                                              look(): have it look again now
+//     draw(state, before, look, own) -> Element     state: what look() returned; before: the state drawn last, or null;
+//                                                   look(): have it look again now
 //     export default live(draw);
+//
+// A view that people type into keeps its elements: it puts them into `own`, changes them, and returns the same again.
+// own.send(message) reaches the view's `received` in Python.
 //
 // All text is set as text, never as HTML: names of processes are anybody's.
 
@@ -45,10 +48,12 @@ function live(draw) {
   function render({ model, el }) {
     let before = null;
     const look = () => model.send({ kind: "look" });
+    const own = { send: (message) => model.send(message) };
     const update = () => {
       const state = model.get("state");
       const scrolled = el.querySelector(".scroll")?.scrollTop ?? 0;
-      el.replaceChildren(draw(state, before, look));
+      const drawn = draw(state, before, look, own);
+      if (drawn !== el.firstChild) el.replaceChildren(drawn);
       const scroll = el.querySelector(".scroll");
       if (scroll) scroll.scrollTop = scrolled;
       before = state;

@@ -144,8 +144,12 @@ class LiveView:
         kind = content.get("kind") if isinstance(content, dict) else None
         if kind in ("shown", "hidden"):
             self._watchers = max(0, (self._watchers or 0) + (1 if kind == "shown" else -1))
-        if kind in ("shown", "hidden", "look"):
-            self._poke()
+        if kind not in ("shown", "hidden", "look"):
+            self.received(content if isinstance(content, dict) else {})
+        self._poke()
+
+    def received(self, message: dict[str, Any]) -> None:
+        """The view's own script has sent something: what somebody typed or clicked there. By default, nothing."""
 
     def _poke(self) -> None:
         with self._lock, suppress(OSError):
