@@ -14,7 +14,6 @@ from labkit.kvm.exits import NeverHalted, place_of_answer
 from labkit.kvm.instructions import Processor, Stop
 from labkit.kvm.machine import PAGE_BYTES, Machine
 
-_DATA = 1024  # where in the page the bytes of a port's exit lie: KVM says so anew each time, and so do we
 _NAMES = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")  # in the order of their numbers in instructions
 _CHECK_EVERY = 1024  # instructions, between two looks at the clock
 
@@ -23,6 +22,7 @@ class SoftwareMachine(Machine):
     """A machine whose guest is imitated: it stops, and is resumed, as that of a `KvmMachine`; it is slower."""
 
     kind: ClassVar[str] = "a program that imitates a processor"
+    data_offset = 1024  #: where in the page the bytes of a port's exit lie; KVM says so anew with each, and so do we
 
     def _open(self, memory_bytes: int) -> None:
         self.memory = bytearray(memory_bytes)
@@ -51,8 +51,8 @@ class SoftwareMachine(Machine):
         """Say on the page why the guest has stopped, as KVM does."""
         run = KvmRun(exit_reason=stop.reason)
         if stop.reason == api.KVM_EXIT_IO:
-            run.io = KvmIo(stop.is_write, stop.size, stop.address, stop.count, _DATA)
-            self.page[_DATA : _DATA + len(stop.data)] = stop.data
+            run.io = KvmIo(stop.is_write, stop.size, stop.address, stop.count, self.data_offset)
+            self.page[self.data_offset : self.data_offset + len(stop.data)] = stop.data
         elif stop.reason == api.KVM_EXIT_MMIO:
             run.mmio = KvmMmio(phys_addr=stop.address, len=stop.size, is_write=stop.is_write)
             run.mmio.data[: len(stop.data)] = list(stop.data)

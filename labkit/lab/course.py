@@ -15,6 +15,9 @@ from labkit.lab.progress import Progress
 from labkit.lab.task import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from labkit.kvm import Exit
     from labkit.lab.views.console_view import ConsoleView
     from labkit.lab.views.groups_view import GroupsView
     from labkit.lab.views.network_view import NetworkView
@@ -104,6 +107,12 @@ class Lab:
         view = ConsoleView(computer, title=title)
         view.show()
         return view
+
+    def exits(self, stops: "Iterable[Exit]", *, title: str = "") -> None:
+        """Show why a virtual machine's guest has stopped, each time, as a table."""
+        from labkit.lab.views.exits import show_exits
+
+        show_exits(stops, title)
 
     def recap(self) -> None:
         """Show how far the learner has come in this lab."""

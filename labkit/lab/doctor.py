@@ -38,7 +38,7 @@ LABS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("01", "What is a server?", ("  net",)),
     ("02", "Several servers, one machine", ("namespaces",)),
     ("03", "Who touches the hardware?", ("namespaces",)),
-    ("04", "A computer inside a process", ("KVM",)),
+    ("04", "A computer inside a process", ("namespaces",)),
     ("05", "A name of one's own", ("namespaces",)),
     ("06", "Process number 1", ("namespaces", "new /proc")),
     ("07", "A root of one's own", ("namespaces", "new /proc", "root filesystems")),
