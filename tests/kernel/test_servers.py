@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from labkit import host
+from labkit import host, procfs, temporary
 from labkit.container import start as start_container
 from labkit.errors import InvalidConfig, LabkitError
 from labkit.lab import servers
 from labkit.lab.servers import clients, kinds, trees
 from labkit.process import run_in_child
+from labkit.syscalls import mount
 from tests.requirements import need_servers
 
 
@@ -135,3 +136,26 @@ def _first_answer(pid: int, port: int) -> clients.Answer:
 
     assert place.wait_until(lambda: clients.fetch("/", port), pid, 30) is None
     return clients.fetch("/", port)
+
+
+def small_store(folder: str) -> None:
+    mount("store", folder, "tmpfs", 0, "size=64m")
+    for name in ("tables", "uploads"):
+        os.mkdir(f"{folder}/{name}")
+
+
+def test_what_they_keep_may_lie_in_a_file_system_of_the_lab_hosts_and_be_found_again() -> None:
+    with temporary.Folder() as store:
+        run_in_child(small_store, store)
+        mounts = run_in_child(procfs.mountinfo)
+        for times in (1, 2):
+            with servers.start("database", data=f"{store}/tables"), servers.start("file", data=f"{store}/uploads"):
+                servers.upload(f"note-{times}.txt", b"hello\n")
+                servers.query("insert into items (name) values ('milk')")
+                assert servers.query("select count(*) from items where name = 'milk'") == [(times,)]
+        kept = run_in_child(os.listdir, f"{store}/uploads")
+        assert sorted(kept) == ["note-1.txt", "note-2.txt", "welcome.txt"]
+        assert run_in_child(procfs.mountinfo) == mounts
+        host.reset()
+    with pytest.raises(InvalidConfig, match="keeps nothing"):
+        servers.start("web", data="/tmp")

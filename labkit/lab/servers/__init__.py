@@ -41,23 +41,28 @@ __all__ = [
 ]
 
 
-def start(name: str, *, port: int | None = None, backend_port: int | None = None, site: str = "") -> Server:
+def start(
+    name: str, *, port: int | None = None, backend_port: int | None = None, site: str = "", data: str | None = None
+) -> Server:
     """Start the server "file", "database", "application" or "web", and wait until it answers.
 
     Ports are the usual ones where they are not given: 2121, 5432, 8000, 8080. `backend_port` is the port of the server
     that it asks in turn: the web server of the application, the application of the database. `site` is the `server`
-    block of nginx's configuration, where it is to be another than `SITE`.
+    block of nginx's configuration, where it is to be another than `SITE`. `data` is a folder, such as a file system of
+    the lab host's, in which the database or the file server shall keep what it is given; otherwise that is in its own.
 
     `Unsupported`: it has not been built. `LabkitError`: the port is taken, or it does not come up; the last line of its
-    log is in the message. `InvalidConfig`: there is no such server, or no such port.
+    log is in the message. `InvalidConfig`: there is no such server, or no such port, or it keeps nothing.
     """
     if name not in KINDS:
         raise InvalidConfig(f"there is no server called {name!r}, only {', '.join(KINDS)}")
     kind = KINDS[name]
+    if data is not None and not kind.data:
+        raise InvalidConfig(f"the {name} server keeps nothing that could lie in {data}")
     setting = Setting(
         kind.port if port is None else port, kind.backend_port if backend_port is None else backend_port, site
     )
-    return Server(kind, setting)
+    return Server(kind, setting, data)
 
 
 class Servers(dict[str, Server]):

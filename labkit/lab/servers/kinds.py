@@ -37,6 +37,7 @@ class Kind:
     files: Callable[[Setting], dict[str, str]]
     command: Callable[[Setting], list[str]]
     before: Callable[[], list[list[str]]] = list  #: commands to run before the first start
+    data: str = ""  #: the folder in its own in which it keeps what it is given
 
 
 # File: vsftpd.conf(5). It speaks FTP, and lets everybody in as "anonymous"
@@ -83,6 +84,7 @@ FILE = Kind(
     stop=SIGTERM,
     files=_file_files,
     command=lambda setting: ["/usr/sbin/vsftpd", "/srv/vsftpd.conf"],
+    data="files",
 )
 
 # Database: PostgreSQL
@@ -96,7 +98,6 @@ def _database_command(setting: Setting) -> list[str]:
         "log_statement": "all",
         "log_line_prefix": "%m [%p] %a ",
         "log_connections": "on",
-        "fsync": "off",  # what it holds lasts as long as its temporary folder
         "max_connections": 20,
         "shared_buffers": "16MB",
         "dynamic_shared_memory_type": "mmap",  # in its folder, not in the machine's /dev/shm
@@ -119,6 +120,7 @@ DATABASE = Kind(
     stop=SIGINT,  # "fast": clients are sent away, what is done is written down. postgres(1)
     files=lambda setting: {},
     command=_database_command,
+    data="data",
     before=lambda: [
         [
             "/usr/bin/initdb",
@@ -128,6 +130,7 @@ DATABASE = Kind(
             "--encoding=UTF8",
             "--locale=C",
             "--no-sync",
+            "--wal-segsize=1",  # MB: its log grows by these
             "--no-instructions",
         ]
     ],

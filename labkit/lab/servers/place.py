@@ -11,6 +11,7 @@ The root is the tree, read-only; the lab host's /dev; and on /srv the server's o
 
 import os
 import select
+import shutil
 import time
 from collections.abc import Callable
 
@@ -24,6 +25,15 @@ def assemble(tree: str, root: str, folder: str) -> None:
     syscalls.mount_setattr(c.AT_FDCWD, root, 0, attr_set=c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NODEV)
     syscalls.mount("/dev", f"{root}/dev", None, c.MS_BIND | c.MS_REC)
     syscalls.mount(folder, f"{root}/srv", None, c.MS_BIND)
+
+
+def keep_in(data: str, target: str) -> bool:
+    """Have what a server keeps in `target` lie in the folder `data`; return whether an earlier one has used that."""
+    os.makedirs(target, exist_ok=True)
+    if not (used := bool(os.listdir(data))):
+        shutil.copytree(target, data, dirs_exist_ok=True)
+    syscalls.mount(data, target, None, c.MS_BIND)
+    return used
 
 
 def dismantle(root: str) -> None:

@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 60.0  # for one that starts: a slow machine takes long
 class Server:
     """One running server. `stop()` it, or use it in a `with` statement; at the latest it ends with the lab host."""
 
-    def __init__(self, kind: kinds.Kind, setting: kinds.Setting) -> None:
+    def __init__(self, kind: kinds.Kind, setting: kinds.Setting, data: str | None = None) -> None:
         """Start it and wait until it answers. `LabkitError`: it does not, and why; `Unsupported`: it is not built."""
         tree = trees.find(kind.name)
         self.name = kind.name  #: "file", "database", "web" or "application"
@@ -32,11 +32,14 @@ class Server:
         self.errors = self.folder / kind.errors  #: the file in which it says what troubles it
         self._root = os.path.join(self._home.name, "root")
         self._process: Child | None = None
+        self._new = True  # whether what it keeps must first be made
         try:
             os.mkdir(self._root)
             self.folder.mkdir()
             kinds.fill(kind, setting, self.folder)
             run_in_child(place.assemble, str(tree), self._root, str(self.folder))
+            if data is not None:
+                self._new = not run_in_child(place.keep_in, data, f"{self._root}/srv/{kind.data}")
             self._start()
         except BaseException:
             self.stop(at_once=True)
@@ -105,10 +108,10 @@ class Server:
     def _start(self) -> None:
         in_name = os.geteuid() != 0
         if not in_name:
-            run_in_child(place.give_to, kinds.UID, str(self.folder))
+            run_in_child(place.give_to, kinds.UID, f"{self._root}/srv")  # what is mounted in it is seen there
         environment = kinds.environment(self._setting)
         become = partial(place.execute, self._root, environment=environment, errors=str(self.errors), uid=kinds.UID)
-        for command in self._kind.before():
+        for command in self._kind.before() if self._new else ():
             with spawn(become, command=command, in_name=in_name) as first:
                 if first.wait(PATIENCE_SECONDS):
                     self._failed(f"{os.path.basename(command[0])} ended with exit code {first.wait()}")
@@ -116,7 +119,7 @@ class Server:
         trouble = run_in_child(place.wait_until, self.request, self.pid, PATIENCE_SECONDS)
         if trouble:
             self._failed(trouble)
-        if self.name == "database":
+        if self.name == "database" and self._new:
             run_in_child(clients.furnish, self.port)
 
     def _failed(self, why: str) -> None:

@@ -1,6 +1,6 @@
 // The figure of the noisy-neighbour experiment: draws what labkit/lab/views/noise_view.py has put together.
 
-const WIDTH = 960, HEIGHT = 330, LEFT = 58, RIGHT = 8, TOP = 44, BOTTOM = 22;
+const WIDTH = 960, HEIGHT = 350, LEFT = 58, RIGHT = 8, TOP = 64, BOTTOM = 22;
 function onePhase(phase, requests, x0, x1, y) {
   const parts = [];
   const x = (index) => x0 + 6 + ((x1 - x0 - 12) * (index + 0.5)) / requests;
