@@ -18,8 +18,9 @@ from tests.requirements import need_servers
 
 
 @pytest.fixture(autouse=True)
-def built() -> None:
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_servers()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other labs may come and go in the usual place
 
 
 def folders() -> set[str]:

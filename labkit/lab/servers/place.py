@@ -22,9 +22,12 @@ from labkit import idmap, syscalls
 def assemble(tree: str, root: str, folder: str) -> None:
     """Mount what the server will see at `root`. The mounts are the lab host's, and end with it."""
     syscalls.mount(tree, root, None, c.MS_BIND)
+    syscalls.mount(None, root, None, c.MS_PRIVATE)  # nothing mounted in it appears in the tree itself
     syscalls.mount_setattr(c.AT_FDCWD, root, 0, attr_set=c.MOUNT_ATTR_RDONLY | c.MOUNT_ATTR_NODEV)
     syscalls.mount("/dev", f"{root}/dev", None, c.MS_BIND | c.MS_REC)
     syscalls.mount(folder, f"{root}/srv", None, c.MS_BIND)
+    # As peers of the lab host's own, what is unmounted here would be unmounted there: /dev/shm, for one.
+    syscalls.mount(None, root, None, c.MS_REC | c.MS_PRIVATE)
 
 
 def keep_in(data: str, target: str) -> bool:
