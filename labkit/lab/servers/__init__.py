@@ -21,10 +21,12 @@ from labkit.lab.servers import clients
 from labkit.lab.servers.clients import Answer
 from labkit.lab.servers.kinds import KINDS, SITE, Setting
 from labkit.lab.servers.server import Server
-from labkit.lab.servers.trees import build, missing
+from labkit.lab.servers.trees import NAMES, build, missing
+from labkit.lab.servers.trees import find as tree
 from labkit.process import run_in_child
 
 __all__ = [
+    "NAMES",
     "SITE",
     "Answer",
     "Server",
@@ -37,6 +39,7 @@ __all__ = [
     "query",
     "start",
     "start_all",
+    "tree",
     "upload",
 ]
 

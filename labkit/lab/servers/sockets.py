@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from labkit import procfs
 
-LISTEN = "0A"
+LISTEN = "0A"  # the state, in hexadecimal
+LOOPBACK = "0100007F"  # 127.0.0.1, its bytes from right to left
 
 
 def listening(port: int) -> dict[str, int]:

@@ -11,22 +11,18 @@ It speaks WSGI, the agreement by which any Python web server can call any Python
 import json
 import os
 import re
+from typing import Any
 
 import psycopg2
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 DATABASE = os.environ["DATABASE"]  # where it is, as libpq writes it: host=... port=... user=... dbname=...
 
 
-def application(environ: "dict[str, Any]", start_response: "Any") -> list[bytes]:
+def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     """Answer one request."""
     # Whoever passed the request on gave it an id, which goes on to the database: so one request can be followed.
     request = re.sub(r"[^\w-]", "", environ.get("HTTP_X_REQUEST_ID", ""))[:40] or "-"
-    status: str = "405 Method Not Allowed"
-    body: object = {}
+    body: object
     match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
         case "GET", "/items":
             rows = ask(request, "select id, name from items order by id")
@@ -36,12 +32,14 @@ def application(environ: "dict[str, Any]", start_response: "Any") -> list[bytes]
             [(number,)] = ask(request, "insert into items (name) values (%s) returning id", name)
             status, body = "201 Created", {"id": number, "name": name}
         case "GET", path:
-            status, body = "200 OK", {"path": path, "answered by": "the application"}
-    start_response(status, [("Content-Type", "application/json"), ("X-Request-ID", request)])
+            status, body = "200 OK", {"path": path, "request": request, "answered by": "the application"}
+        case _:
+            status, body = "405 Method Not Allowed", {}
+    start_response(status, [("Content-Type", "application/json")])
     return [json.dumps(body).encode() + b"\n"]
 
 
-def ask(request: str, statement: str, *values: str) -> "list[tuple[Any, ...]]":
+def ask(request: str, statement: str, *values: str) -> list[tuple[Any, ...]]:
     """The rows that one statement gives, on a connection of its own, which is named after the request."""
     connection = psycopg2.connect(DATABASE, application_name=request)
     try:
