@@ -100,6 +100,12 @@ class Lab:
         view.show()
         return view
 
+    def guest(self, *, memory_mib: int = 256) -> "Computer":
+        """This lab's guest, booted if none runs, with its console shown. It ends with the notebook."""
+        from labkit.lab import guestos
+
+        return guestos.guest(memory_mib, watch=self.console)
+
     def console(self, computer: "Computer", *, title: str = "") -> "ConsoleView":
         """Show the serial console of a computer that `vm.start` has booted, live, with a line to type into."""
         from labkit.lab.views.console_view import ConsoleView

@@ -30,6 +30,7 @@ KVM_TRIAL_S = 20.0
 _PROGRAM, _MACHINE, _CONSOLE, _PACKAGE = {
     "aarch64": ("qemu-system-aarch64", "virt", "ttyAMA0", "qemu-system-arm"),
 }.get(platform.machine(), ("qemu-system-x86_64", "q35", "ttyS0", "qemu-system-x86"))
+_PROGRAM = os.environ.get("LABKIT_QEMU", _PROGRAM)  # another program, or none, for those who try what happens then
 
 _PLAIN = ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
 # A PC has a second serial port on board; the board of arm64 gets one on a card, which Linux calls the first.
@@ -57,6 +58,10 @@ exec $b switch_root /host "$($b cat /init-path)"
 
 def check() -> None:
     """Raise Unsupported, with what to do, if no machine of this kind can be started here. Downloads nothing."""
+    if "User Mode Linux" in Path("/proc/cpuinfo").read_text(errors="replace"):
+        raise Unsupported(
+            "QEMU is far too slow inside User Mode Linux", "start the course on the machine itself: ./lab --no-vm"
+        )
     if shutil.which(_PROGRAM) is None:
         raise Unsupported("QEMU is not installed", f"sudo apt install {_PACKAGE}")
     if kernels.linux(fetch=False) is None and not kernels.can_fetch():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from labkit import host, paths, procfs
+from labkit.lab import guestos
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,7 @@ def nothing_left() -> Iterator[None]:
 
 def _held() -> tuple[list[int], list[str], set[str]]:
     host.reset()
+    guestos.end()
     gc.collect()
     mounts = sorted(mount.mount_point for mount in procfs.mountinfo())
     return procfs.children(os.getpid()), mounts, _descriptors()

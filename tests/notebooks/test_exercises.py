@@ -38,7 +38,7 @@ def test_untouched_is_not_attempted(posed: Posed) -> None:
 @every_exercise
 @pytest.mark.parametrize("seed", ["one", "two", "three"])
 def test_solution_passes(posed: Posed, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    need(*source.needs(posed.written_in))
+    need(*source.needs(posed.written_in), *posed.needs)
     monkeypatch.setenv("LABKIT_SEED", seed)
     outcome = outcome_of(posed, posed.solved)
     assert isinstance(outcome, Passed), outcome

@@ -1,5 +1,7 @@
 """Lab 04: each likely mistake gets its own message, and other right ways than the course's pass."""
 
+import re
+
 import pytest
 
 from labkit import kvm
@@ -392,8 +394,9 @@ def test_the_guests_of_the_checks_do_what_they_are_for() -> None:
 
 
 def test_without_the_device_the_lab_goes_on_in_software_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole solved lab where /dev/kvm cannot be found: as it was stored, but for the line that says so."""
+    """The whole solved lab where neither /dev/kvm nor QEMU can be found: its cells say so, and it goes on."""
     monkeypatch.setenv("LABKIT_KVM", "/none")
+    monkeypatch.setenv("LABKIT_QEMU", "/none")
     md = source.path_of("04")
     notebook = execute.execute(release.build(md, solved=True), release.learner_path(md).parent)
     shown = "\n".join(
@@ -405,3 +408,6 @@ def test_without_the_device_the_lab_goes_on_in_software_and_gives_the_same(monke
     assert "Exits of a guest that adds: 3" in shown
     assert "guest program  -> guest kernel: 1003 system calls" in shown
     assert "serve: passed" in shown and "uptime: passed" in shown
+    asking = [cell for cell in notebook.cells if re.match(r"%%(needs|observe \w+ needs) guest", cell.source)]
+    assert len(asking) == shown.count("This machine cannot run this cell: QEMU is not installed.") >= 8
+    assert "2 of 3 exercises passed" in shown

@@ -110,7 +110,10 @@ def test_a_lab_says_what_it_needs(tmp_path: Path) -> None:
     lab = tmp_path / "90_x.md"
     for line, wanted in (("", ()), ("needs: [cgroup-v2]\n", ("cgroup-v2",)), ("needs: cgroup-v2\n", ("cgroup-v2",))):
         lab.write_text(f"---\nkernelspec:\n  display_name: Python 3\n  name: python3\n{line}---\n\n# A lab\n")
-        assert source.needs(lab) == wanted
+        assert source.needs(lab) == source.needs_anywhere(lab) == wanted
+    head = "---\nkernelspec:\n  display_name: Python 3\n  name: python3\n"
+    lab.write_text(f"{head}needs: [kvm]\nneeds_in_part: [guest, kvm]\n---\n\n# A lab\n")
+    assert (source.needs(lab), source.needs_anywhere(lab)) == (("kvm",), ("kvm", "guest"))
     lab.write_text("---\nkernelspec:\n  display_name: Python 3\n  name: python3\nneeds: [wings]\n---\n\n# A lab\n")
     with pytest.raises(SourceError, match=r"90_x.md: needs 'wings', which is none of: cgroup-v2"):
         source.needs(lab)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from labkit.kvm import Machine
 from labkit.lab.exercise import Exercise
 from labkit.lab.exercises.hypervisor import Drive, Told, assemble, drive_both, read_port, write_port
+from labkit.lab.exercises.shares import Shares
 from labkit.lab.verdict import NotYet, Passed, Verdict
 
 DEBUG_PORT = 0xE9
@@ -228,3 +229,9 @@ def _wrong_time(told: Told, found: bytes, size: int, count: int, numbers: list[i
             "and each of them wants its bytes.",
         )
     return NotYet(clock, f"`io.size` was {size}: each number of the answer has just so many bytes.")
+
+
+class TenFacts(Shares):
+    """Ten facts about a process, a container and a guest."""
+
+    name = "shares"

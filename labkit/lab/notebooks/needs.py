@@ -7,7 +7,7 @@ if not here.
 
 from collections.abc import Callable, Iterable
 
-from labkit.errors import InvalidConfig, Unsupported
+from labkit.errors import InvalidConfig, LabkitError, Unsupported
 
 
 def _cgroup_v2() -> Unsupported | None:
@@ -36,7 +36,29 @@ def _kvm() -> Unsupported | None:
     return run_in_child(kvm.unsupported)
 
 
-KNOWN: dict[str, Callable[[], Unsupported | None]] = {"cgroup-v2": _cgroup_v2, "kvm": _kvm, "lxc": _lxc, "nat": _nat}
+def _guest() -> Unsupported | None:
+    from labkit.vm import kernels, qemu
+
+    try:
+        qemu.check()
+        kernels.busybox()
+        kernels.linux(fetch=True)  # once: then it is among the course's files
+    except Unsupported as lack:
+        return lack
+    except LabkitError as error:
+        return Unsupported(
+            f"there is no kernel for a guest to boot ({error})", "connect to the Internet, and try again"
+        )
+    return None
+
+
+KNOWN: dict[str, Callable[[], Unsupported | None]] = {
+    "cgroup-v2": _cgroup_v2,
+    "guest": _guest,
+    "kvm": _kvm,
+    "lxc": _lxc,
+    "nat": _nat,
+}
 
 
 def lacking(needs: Iterable[str]) -> Unsupported | None:

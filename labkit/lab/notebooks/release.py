@@ -187,7 +187,7 @@ def _keep(path: Path) -> Path:
 
 def _write_solved(md: Path) -> bool:
     path, folder = solved_path(md), learner_path(md).parent
-    lack = lacking(source.needs(md))
+    lack = lacking(source.needs_anywhere(md))
     print(f"{_shown(path)}: running{' in a virtual machine' if lack else ''} ...", flush=True)
     notebook = build(md, solved=True)
     try:

@@ -73,18 +73,23 @@ def path_of(number: str) -> Path:
     return found[0]
 
 
-def needs(path: Path) -> tuple[str, ...]:
+def needs(path: Path, key: str = "needs") -> tuple[str, ...]:
     """What a machine must have for the lab to be worth its while: `needs:` in the front matter, a list of words.
 
     `SourceError`: a word that `labkit.lab.notebooks.needs` does not know.
     """
     import jupytext
 
-    found = jupytext.reads(path.read_text(encoding="utf-8"), fmt="md:myst").metadata.get("needs", [])
+    found = jupytext.reads(path.read_text(encoding="utf-8"), fmt="md:myst").metadata.get(key, [])
     words = [found] if isinstance(found, str) else list(found)
     if unknown := [word for word in words if word not in KNOWN]:
-        raise SourceError(f"{path}: needs {unknown[0]!r}, which is none of: {', '.join(KNOWN)}")
+        raise SourceError(f"{path}: {key} {unknown[0]!r}, which is none of: {', '.join(KNOWN)}")
     return tuple(words)
+
+
+def needs_anywhere(path: Path) -> tuple[str, ...]:
+    """What a machine must have to run every cell: `needs`, and `needs_in_part:`, a list of words of single cells."""
+    return tuple(dict.fromkeys([*needs(path), *needs(path, "needs_in_part")]))
 
 
 def read(path: Path) -> list[Cell]:

@@ -29,6 +29,12 @@ class Posed:
     stub: str
     arguments: tuple[str, ...]  #: the expressions that `check` is given
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What its own cell asks for with `%%needs`."""
+        asked = re.match(r"%%needs (.+)", self.solved)
+        return tuple(asked[1].split()) if asked else ()
+
 
 def attempt(number: str, exercise: str, code: str) -> Outcome:
     """The outcome of lab `number`'s exercise where its cell holds `code`."""
@@ -63,7 +69,7 @@ def all_posed(md: Path, exercises: list[type[Exercise]]) -> list[Posed]:
 def outcome_of(one: Posed, code: str) -> Outcome:
     """The outcome of an exercise where its cell holds `code`."""
     namespace = defined_before(one)
-    _run(_without_checks(code), f"<{one.exercise.name}>", namespace)
+    _run(_without_checks(re.sub(r"\A%%needs .*", "", code)), f"<{one.exercise.name}>", namespace)
     answers = [eval(argument, namespace) for argument in one.arguments]
     return judge(one.exercise, *answers)
 

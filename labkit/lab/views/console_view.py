@@ -22,7 +22,8 @@ class ConsoleView(LiveView):
     def __init__(self, computer: Computer, *, title: str = "") -> None:
         self._computer = computer
         self._last_words_shown = False
-        super().__init__(title or "The guest's serial console")
+        player = "this machine's own, by KVM" if computer.kvm else "played by QEMU, in software"
+        super().__init__(title or f"The guest's serial console; its processor is {player}")
 
     def look(self) -> dict[str, Any] | None:
         """The console's text; once more after the computer's end, and then no more."""

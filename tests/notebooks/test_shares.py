@@ -1,0 +1,111 @@
+"""The ten facts of lab 04: each wrong entry gets its own message, from what was found and from nothing else."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from labkit.lab import NotAttempted, NotYet, Passed, guestos
+from labkit.lab.exercises import shares
+from labkit.lab.exercises.shares import Table, compared, read
+from labkit.lab.sharing import FACTS, PLACES, Finding, look
+from tests.requirements import need
+
+NAMES = [fact.name for fact in FACTS]
+RIGHT: dict[str, set[str]] = {
+    "kernel": {"process", "container"},
+    "uptime": {"process", "container"},
+    "memory": {"process", "container"},
+    "cpu": {"process", "container"},
+    "users": {"process", "container"},
+    "hostname": {"process"},
+    "processes": {"process"},
+    "seen": {"process", "container"},
+    "ports": {"process"},
+    "files": {"process"},
+}
+
+
+def found_as(table: dict[str, set[str]]) -> Table:
+    """What a look would find on a machine where `table` is right."""
+    return {
+        name: {place: Finding(place in table[name], f"in the {place}", "on the host") for place in PLACES}
+        for name in NAMES
+    }
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[Table]:
+    """What is found on this machine."""
+    need("guest")
+    numbers = iter(range(71_000_001, 72_000_000))
+    yield look(guestos.guest(128), lambda: next(numbers))
+    guestos.end()
+
+
+def test_this_machine_has_it_as_the_course_says(seen: Table) -> None:
+    for name in set(NAMES) - {"cpu"}:  # whose is the guest's processor? KVM hands the machine's own on
+        assert {place for place in PLACES if seen[name][place].shared} == RIGHT[name], name
+    assert seen["cpu"]["process"].shared
+    assert all(one.there and one.host for places in seen.values() for one in places.values())
+
+
+def test_the_right_table_passes(seen: Table) -> None:
+    cpu = {place for place in PLACES if seen["cpu"][place].shared}
+    assert isinstance(compared({**RIGHT, "cpu": cpu}, seen), Passed)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", NAMES)
+def test_each_wrong_entry_gets_its_own_message(name: str, place: str) -> None:
+    outcome = compared({**RIGHT, name: RIGHT[name] ^ {place}}, found_as(RIGHT))
+    assert isinstance(outcome, NotYet)
+    assert outcome.seen.startswith(f"`{name}`, ")
+    claim = "does not share" if place in RIGHT[name] else "shares"
+    assert f"the {place} {claim} it" in outcome.seen
+    assert f"`in the {place}`" in outcome.seen and "`on the host`" in outcome.seen
+    assert outcome.why == shares._THINK[name]
+    assert "other" not in outcome.seen.partition("The host:")[2]
+
+
+def test_no_key_is_built_in() -> None:
+    """On a machine where all is the other way round, the other table is right."""
+    turned = {name: set(PLACES) - places for name, places in RIGHT.items()}
+    assert isinstance(compared(turned, found_as(turned)), Passed)
+    assert isinstance(compared(RIGHT, found_as(turned)), NotYet)
+
+
+def test_of_several_wrong_entries_one_is_told_and_the_others_counted() -> None:
+    outcome = compared({**RIGHT, "memory": {"guest"}}, found_as(RIGHT))
+    assert isinstance(outcome, NotYet)
+    assert "2 other entries" in outcome.seen
+    assert outcome.seen.count("your table says") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"files": ...}, "no answer for `files` yet"),
+        ({"files": None}, "no answer for `files` yet"),
+        ({"files": {"host"}}, "names `host`"),
+        ({"files": 3}, "is `3`"),
+        ({"files": [3]}, "is `[3]`"),
+        ({"file": {"process"}}, "a line `file`"),
+    ],
+)
+def test_a_table_that_is_none_is_told(change: dict[str, object], words: str) -> None:
+    outcome = read({**RIGHT, **change})
+    assert isinstance(outcome, NotYet)
+    assert words in outcome.seen
+
+
+def test_a_table_may_be_written_in_several_ways() -> None:
+    assert read({**RIGHT, "files": "process", "ports": ["process"], "hostname": ("process",), "users": {}}) == {
+        **RIGHT,
+        "users": set(),
+    }
+    assert isinstance(read([1]), NotYet)
+
+
+@pytest.mark.parametrize("table", [{}, dict.fromkeys(NAMES, ...), dict.fromkeys(NAMES)])
+def test_untouched_is_not_attempted(table: dict[str, object]) -> None:
+    assert isinstance(read(table), NotAttempted)
