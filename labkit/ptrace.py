@@ -18,6 +18,7 @@ import functools
 import os
 import signal
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 from labkit import libseccomp
@@ -152,19 +153,26 @@ def name(number: int) -> str:
     return names().get(number, f"syscall_{number}")
 
 
-def start(command: list[str], options: int = TRACESYSGOOD) -> int:
-    """Start `command`, traced by the caller and stopped just before it executes its program; its PID.
+def start(what: "list[str] | Callable[[], object]", options: int = TRACESYSGOOD) -> int:
+    """Fork a child that is traced by the caller and stopped just before it begins; its PID. `resume` lets it begin.
 
-    For a process of a single thread. Its first system call to be seen is execve.
+    `what` is a command, whose first system call is the execve of its program, or a function, after which the child
+    ends. For a process of a single thread.
     """
     pid = os.fork()
     if pid == 0:
+        status = 127
         try:
             trace_me()
             os.kill(os.getpid(), signal.SIGSTOP)  # wait here until the tracer is ready
-            os.execv(command[0], command) if "/" in command[0] else os.execvp(command[0], command)
+            if callable(what):
+                what()
+                status = 0
+            else:
+                os.execvp(what[0], what)
         finally:
-            os._exit(127)
+            os._exit(status)
     os.waitpid(pid, 0)
-    set_options(pid, options | EXITKILL)
+    # Without TRACEEXEC an execve would be told by a SIGTRAP that looks like somebody's signal.
+    set_options(pid, options | TRACEEXEC | EXITKILL)
     return pid

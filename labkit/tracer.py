@@ -45,9 +45,9 @@ class Tracer:
         self._inside: dict[int, Entering | None] = {}  # each thread that is traced, and the call that it is in
         self._ours: list[int] = []  # processes that we have started
 
-    def start(self, command: list[str]) -> int:
-        """Start `command`; return its PID. Its first call is the execve of its program."""
-        pid = ptrace.start(command, OPTIONS)
+    def start(self, what: list[str] | Callable[[], object]) -> int:
+        """Start a command, or a fork of the caller that calls a function: see `ptrace.start`. Returns its PID."""
+        pid = ptrace.start(what, OPTIONS)
         self._ours.append(pid)
         self._inside[pid] = None
         ptrace.resume(pid)
