@@ -50,13 +50,13 @@ def test_without_apt(old: Path, tmp_path: Path) -> None:
 
 
 def test_without_network(old: Path, tmp_path: Path) -> None:
-    refuses = 'echo "E: Unable to locate package nginx-light" >&2; exit 100'
+    refuses = 'echo "E: Unable to locate package nginx" >&2; exit 100'
     path = programs(tmp_path / "bin", apt_get=refuses, dpkg_deb="exit 1")
     run = build(old, "web", path=path)
     assert run.returncode == 1
     assert run.stdout == "fetching the lists of packages\n"
     assert run.stderr == (
-        "not built: apt-get could not fetch the packages (Unable to locate package nginx-light); is there a network?\n"
+        "not built: apt-get could not fetch the packages (Unable to locate package nginx); is there a network?\n"
     )
     assert is_whole(old)
 
