@@ -12,6 +12,7 @@ import pytest
 from labkit import paths, rootfs, vm
 from labkit.errors import Unsupported
 from labkit.lab.notebooks import release, source
+from tests.requirements import need_servers
 from tests.vm.conftest import require
 from tests.vm.inside import asked_for, pytest_inside
 
@@ -116,3 +117,12 @@ def test_the_checks_of_a_lab_that_needs_more_than_every_machine_has(file: str) -
     )
     assert done.exit_code == 0, done.stdout + done.stderr
     assert " passed" in done.stdout and " failed" not in done.stdout
+
+
+def test_the_four_servers_work_in_a_machine() -> None:
+    """All of lab 01 gives there what it gave, too, but takes four minutes; this is what of it could be otherwise."""
+    require("uml")
+    need_servers()
+    done = pytest_inside("tests/kernel/test_servers.py", "-k", "four_servers")
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout

@@ -13,7 +13,7 @@ from labkit.errors import InvalidConfig, LabkitError
 from labkit.lab.servers import clients, kinds, place, sockets, trees
 from labkit.process import Child, run_in_child, spawn
 
-PATIENCE_SECONDS = 60.0  # for one that starts: a slow machine takes long
+PATIENCE_SECONDS = 120.0  # for one that starts: a slow machine takes long
 
 
 class Server:
