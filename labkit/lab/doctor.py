@@ -36,7 +36,7 @@ class LabState:
 LABS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("00", "Is this machine ready?", ("namespaces",)),
     ("01", "What is a server?", ("  net",)),
-    ("02", "Several servers, one machine", ("namespaces",)),
+    ("02", "Several servers, one machine", ("  net",)),
     ("03", "Who touches the hardware?", ("namespaces",)),
     ("04", "A computer inside a process", ("namespaces",)),
     ("05", "A name of one's own", ("namespaces",)),
