@@ -59,17 +59,22 @@ class KvmMachine(Machine):
 
     def _open(self, memory_bytes: int) -> None:
         with ExitStack() as held:  # whatever goes wrong, what was opened until then is closed
-            kvm_fd = held.enter_context(_Descriptor(open_device())).fd
+
+            def keep(fd: int) -> int:
+                held.callback(os.close, fd)
+                return fd
+
             # A machine is a descriptor. It has neither memory nor processors yet.
-            self._vm_fd = held.enter_context(_Descriptor(_ioctl(kvm_fd, api.KVM_CREATE_VM))).fd
-            _ioctl(self._vm_fd, api.KVM_SET_TSS_ADDR, TSS_ADDRESS)
+            kvm_fd = keep(open_device())
+            vm_fd = keep(_ioctl(kvm_fd, api.KVM_CREATE_VM))
+            _ioctl(vm_fd, api.KVM_SET_TSS_ADDR, TSS_ADDRESS)
             # Its memory is memory of ours: what we write there, the guest reads, and the other way round.
             self.memory = held.enter_context(mmap.mmap(-1, memory_bytes))
             start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
             region = KvmUserspaceMemoryRegion(guest_phys_addr=0, memory_size=memory_bytes, userspace_addr=start)
-            _ioctl(self._vm_fd, api.KVM_SET_USER_MEMORY_REGION, region)
+            _ioctl(vm_fd, api.KVM_SET_USER_MEMORY_REGION, region)
             # A processor is a descriptor too, with a page that it shares with us.
-            self._vcpu_fd = held.enter_context(_Descriptor(_ioctl(self._vm_fd, api.KVM_CREATE_VCPU))).fd
+            self._vcpu_fd = keep(_ioctl(vm_fd, api.KVM_CREATE_VCPU))
             page_bytes = _ioctl(kvm_fd, api.KVM_GET_VCPU_MMAP_SIZE)
             self.page = held.enter_context(mmap.mmap(self._vcpu_fd, page_bytes))
             self._limit = held.enter_context(Limit(self.seconds, self.page, self._vcpu_fd))
@@ -109,19 +114,6 @@ class KvmMachine(Machine):
     def close(self) -> None:
         """Close the descriptors, last opened first: that ends the machine."""
         self._held.close()
-
-
-class _Descriptor:
-    """A descriptor that is closed at the end of a `with`."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __enter__(self) -> "_Descriptor":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
 
 
 def _ioctl(fd: int, request: int, argument: int | ctypes.Structure = 0) -> int:
