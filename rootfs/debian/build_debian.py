@@ -63,9 +63,12 @@ def recipe(name: str) -> str:
     """What the tree `name` is built by, as a hash: the recipe, this program, and the machine's release."""
     files = [Path(__file__), *(path for path in sorted((RECIPES / name).rglob("*")) if path.is_file())]
     digest = hashlib.sha256()
-    for path in (*files, Path("/etc/os-release")):
-        if path.exists() and path.suffix not in (".md", ".pyc"):
+    for path in files:
+        if path.suffix not in (".md", ".pyc"):
             digest.update(path.read_bytes())
+    release = Path("/etc/os-release")
+    if release.exists():  # what changes with the distribution, and not with each of its updates
+        digest.update("".join(re.findall(r"^(?:ID|VERSION_ID)=.*\n", release.read_text(), re.MULTILINE)).encode())
     return digest.hexdigest() + "\n"
 
 

@@ -125,8 +125,10 @@ def test_the_same_tree_is_a_containers_root(tmp_path: Path) -> None:
     setting = kinds.Setting(8080, 8000)
     kinds.fill(kind, setting, tmp_path)
     bind = ("bind", str(tmp_path), "srv", ())
+    # An ordinary user's container may have no other user than root, and nginx would leave its workers to another.
+    command = [*kind.command(setting), "-g", "user root;"]
     with start_container(
-        kind.command(setting), root=trees.find("web"), readonly=True, network="host", mounts=(bind,), capture=True
+        command, root=trees.find("web"), readonly=True, network="host", mounts=(bind,), capture=True
     ) as container:
         page = run_in_child(_first_answer, container.pid, setting.port)
         assert page.headers["server"].startswith("nginx")

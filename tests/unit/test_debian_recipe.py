@@ -100,3 +100,12 @@ def test_what_the_recipe_says_reaches_the_learner(tmp_path: Path, monkeypatch: p
     with pytest.raises(LabkitError, match="could not be built: apt-get is missing"):
         trees.build(["web"], said.append)
     assert said[0].startswith("Building the servers web: at most ")
+
+
+def test_a_killed_build_leaves_the_old_tree_and_the_next_one_clears_up(old: Path, tmp_path: Path) -> None:
+    line = "'http://somewhere/a_1_amd64.deb' a_1_amd64.deb 10 SHA256:0"
+    path = programs(tmp_path / "bin", apt_get=f'echo "{line}"', dpkg_deb="exit 0", tar="kill -KILL $PPID")
+    assert build(old, "web", path=path).returncode == -9
+    assert (old / "web/bin").is_dir() and not is_whole(old), "what it had begun is still there"
+    build(old, "web", path=programs(tmp_path / "refusing", apt_get="exit 100", dpkg_deb="exit 1"))
+    assert is_whole(old)
