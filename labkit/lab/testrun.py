@@ -33,6 +33,7 @@ LANES = {
     "browser": "JupyterLab as a learner sees it",
     "vm": "virtual machines, and the labs in one",
 }
+STARTS_SERVERS = {"kernel", "notebooks", "vm", "browser"}  # those lanes need the servers' root filesystems
 LANE_SECONDS = 2700
 NO_SKIPS = "LABKIT_NO_SKIPS"
 # A skip with this at its start stays one: the machine, not the installation, lacks something.
@@ -150,8 +151,8 @@ def summary(results: Sequence[Result]) -> Table:
     return table
 
 
-def install(checkout: Path, state: Path) -> None:
-    """Installs what the tests need: Python packages into the environment, Debian packages where it may.
+def install(checkout: Path, state: Path, lanes: Sequence[str]) -> None:
+    """Installs what the tests of these lanes need: Python packages into the environment, Debian packages where it may.
 
     Raises:
         setup_log.SetupError: the Python packages cannot be installed.
@@ -161,7 +162,7 @@ def install(checkout: Path, state: Path) -> None:
     wanted = hashlib.sha256((checkout / "pyproject.toml").read_bytes()).hexdigest()
     missing = setup_debian.missing_packages(setup_debian.test_packages())
     current = stamp.exists() and stamp.read_text() == wanted
-    servers = trees.missing()
+    servers = trees.missing() if STARTS_SERVERS & set(lanes) else []
     if current and not missing and not servers:
         return
     state.mkdir(parents=True, exist_ok=True)
@@ -214,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     console = Console()
     try:
-        install(checkout, state)
+        install(checkout, state, chosen)
     except setup_log.SetupError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
