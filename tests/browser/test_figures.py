@@ -114,6 +114,13 @@ guest = vm.start(memory_mib=128, watch=lab.console)
 """
 
 
+TYPED = """
+from labkit.lab.views import figures
+figures.show("A figure of another kind", {"one": 1.0}, unit="ns")
+guest.type("echo more$((1 + 1))\\n")
+"""
+
+
 def test_a_console_can_be_typed_into(page: Page, jupyter: Jupyter, theme: str) -> None:
     if lack := vm.kinds()["qemu"]:
         pytest.skip(f"no qemu machine here: {lack}")
@@ -137,8 +144,10 @@ def test_a_console_can_be_typed_into(page: Page, jupyter: Jupyter, theme: str) -
     line.press("ArrowUp")
     expect(line).to_have_value("echo $((6 * 7))0 '<b>text</b>'")
     screen.evaluate("one => { one.scrollTop = 0; }")
-    notebook.write_cell("def isolate(hostname", "guest.type('echo more$((1 + 1))\\n')")
+    notebook.write_cell("def isolate(hostname", TYPED)
     expect(screen).to_contain_text("more2", timeout=30_000)
+    expect(page.locator(".labkit-view:has-text('A figure of another kind') .bar .fill")).to_be_visible()
+    expect(screen).to_have_css("height", "300px")  # its style sheet is still there
     assert screen.evaluate("one => one.scrollTop") == 0, "who reads further up is left in peace"
     expect(line).to_have_value("echo $((6 * 7))0 '<b>text</b>'")
     line.fill("sleep 1000")

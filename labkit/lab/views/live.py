@@ -170,6 +170,8 @@ class LiveView:
             _css = styles
             state = traitlets.Dict().tag(sync=True)
 
+        # A page has one style sheet for each class of widgets, by its name: that of views of another kind stays.
+        View.__name__ = type(self).__name__
         return View(state=self.state)
 
     def __enter__(self) -> Self:
