@@ -15,6 +15,10 @@ def _which(program: str) -> str | None:
     return shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
 
 
+_QEMU: dict[str, dict[str, Callable[[], bool]]] = {
+    "x86_64": {"qemu-system-x86": lambda: shutil.which("qemu-system-x86_64") is not None},
+    "aarch64": {"qemu-system-arm": lambda: shutil.which("qemu-system-aarch64") is not None},
+}
 # Debian packages that labs need, and how to see that one is there.
 PACKAGES: dict[str, Callable[[], bool]] = {
     "uidmap": lambda: shutil.which("newuidmap") is not None,
@@ -22,6 +26,8 @@ PACKAGES: dict[str, Callable[[], bool]] = {
     "iproute2": lambda: _which("ip") is not None,
     "strace": lambda: shutil.which("strace") is not None,
     "libseccomp2": lambda: ctypes.util.find_library("seccomp") is not None,
+    "busybox-static": lambda: shutil.which("busybox") is not None,
+    **_QEMU.get(os.uname().machine, {}),
 }
 # What the tests use besides.
 TEST_PACKAGES: dict[str, Callable[[], bool]] = {
@@ -33,12 +39,10 @@ TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "chromium": lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     "lxc": lambda: shutil.which("lxc-execute") is not None,
     "systemd": lambda: shutil.which("systemd-run") is not None,
-    "busybox-static": lambda: shutil.which("busybox") is not None,
     "binutils": lambda: shutil.which("objdump") is not None,
 }
 AMD64_TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "user-mode-linux": lambda: shutil.which("linux.uml") is not None,
-    "qemu-system-x86": lambda: shutil.which("qemu-system-x86_64") is not None,
 }
 
 
