@@ -35,6 +35,7 @@ from labkit.vm.serial import Serial
 PREFIX = keeper.PREFIX + "guest-"
 SMALLEST_MIB = 128  # with less, this kernel does not even get as far as a message
 LARGEST_MIB = 1 << 16
+_END_S = 20.0  # for the keeper to do its work
 _GRACE_S = 15.0  # for the answer of a command whose time is up
 
 
@@ -222,9 +223,11 @@ class Computer:
         self._closed = True
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()  # the keeper reads end of file, kills QEMU, and removes the folder
-        self._keeper.wait()
-        if self._keeper.returncode < 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._keeper.wait(_END_S)
+        if self._keeper.returncode is None or self._keeper.returncode < 0:  # somebody has stopped it, or killed it
             keeper.remove(str(self._folder))
+            self._keeper.wait()
         self._serial.close()
         self._channel.close()
         self._said.close()

@@ -243,6 +243,15 @@ def test_it_ends_when_its_keeper_is_killed_and_leaves_nothing(traces: Traces) ->
     traces.assert_none()
 
 
+def test_it_ends_when_both_of_its_processes_are_stopped(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    require("qemu")
+    monkeypatch.setattr(computers, "_END_S", 0.5)
+    with vm.start(memory_mib=128) as guest:
+        os.kill(guest.pid, signal.SIGSTOP)
+        os.kill(guest._keeper.pid, signal.SIGSTOP)
+    traces.assert_none()
+
+
 def test_reset_ends_it(traces: Traces, capsys: pytest.CaptureFixture[str]) -> None:
     require("qemu")
     with vm.start(memory_mib=128) as guest:
