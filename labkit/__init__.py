@@ -9,7 +9,7 @@ is called for, never at import. Imports point only downwards::
     overlay/ layers changeset cgroups/ network/ kvm/
     capabilities seccomp/ libseccomp bpf ptrace tracer
     process held output child host hostgroup labhost         the process boundary
-    zygote keeper ready idmap
+    zygote keeper ready sealed idmap
     program layout loop syscalls constants errors messages   the kernel boundary
     descriptors temporary procfs paths cgroupfs
     cgroup_errors privilege_errors overlay_errors

@@ -9,7 +9,6 @@ so ending that is a complete clean-up.
 
 import atexit
 import errno
-import fcntl
 import marshal
 import os
 import select
@@ -23,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit import descriptors, hostgroup, idmap, messages, procfs, zygote
+from labkit import descriptors, hostgroup, idmap, messages, procfs, sealed, zygote
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
@@ -35,9 +34,9 @@ class LabHost:
     def __init__(self) -> None:
         """Start one. `Unsupported`: this machine does not let this user make the namespaces."""
         self.owner = os.getpid()
+        python_fd = sealed.python()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sending = threading.Lock()
-        python_fd = _sealed_python()
         with theirs:
             # -I -S -E: nothing of the environment decides what this process imports; paths follow in a message.
             self._process = subprocess.Popen(
@@ -145,28 +144,6 @@ class Started:
 
     def __init__(self, pid: int, pidfd: int, reply: socket.socket, descriptors: list[int]) -> None:
         self.pid, self.pidfd, self.reply, self.descriptors = pid, pidfd, reply, descriptors
-
-
-def _sealed_python() -> int:
-    """A copy in memory of the Python that runs us, which nobody can write to; a descriptor.
-
-    The zygote executes it. A container's first program can be told to execute /proc/self/exe, which until that moment
-    is the zygote's program, and later to write to that file (CVE-2019-5736): it finds this copy, not the machine's.
-    """
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        try:
-            fd = os.memfd_create("labkit-python", flags | 0x10)  # MFD_EXEC, known since Linux 6.3
-        except OSError:
-            fd = os.memfd_create("labkit-python", flags)
-    except OSError as error:
-        mend = "allow executable memory files: sysctl vm.memfd_noexec=1"
-        raise Unsupported(f"no executable file can be made in memory ({error.strerror})", mend) from None
-    with open(sys.executable, "rb") as python:
-        while os.sendfile(fd, python.fileno(), None, 1 << 24):
-            pass
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-    return fd
 
 
 _DOCTOR = "`./lab doctor` says what is missing and how to mend it"
