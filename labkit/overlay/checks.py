@@ -10,6 +10,7 @@ from labkit.errors import InvalidConfig
 from labkit.overlay import Overlay, escaped
 
 _LEFT_IN_WORK = {"work", "index"}  # what the kernel itself leaves there, and clears the next time
+_WRITTEN_VOLATILE = ("work", "incompat", "volatile")  # the kernel's mark below it: overlayfs.rst, "Volatile mount"
 
 
 def check(overlay: Overlay) -> None:
@@ -66,7 +67,7 @@ def _check_upper(upper: str, work: str) -> None:
         found = set(os.listdir(work))
         if found - _LEFT_IN_WORK:
             raise InvalidConfig(f"work, {work}, is not empty, and the kernel clears it: it holds {min(found)!r}")
-        if os.path.exists(f"{work}/work/incompat/volatile"):
+        if os.path.exists(os.path.join(work, *_WRITTEN_VOLATILE)):
             raise InvalidConfig(f"upper, {upper}, was written without syncing (volatile): begin with a new one")
     # proc_pid_mountinfo(5): what separates the fields and options stands in the text as octal numbers.
     shown = "".join(f"\\{ord(one):03o}" if one in ",= \t\n\\" else one for one in escaped(upper))
