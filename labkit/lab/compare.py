@@ -8,26 +8,23 @@
 Figures, never verdicts: a busy machine changes every one of them. A figure that is None could not be measured.
 """
 
-import json
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from labkit import container, kvm, paths
+from labkit import container, kvm
 from labkit.errors import LabkitError, Unsupported
 from labkit.kvm import measure as kvm_measure
-from labkit.lab import show, wholefile
-from labkit.lab.noise.keeping import machine_line
+from labkit.lab import records
 from labkit.lab.sharing import sleeper
 from labkit.process import run_in_child, spawn
 from labkit.vm import kernels
 from labkit.vm.computer import Computer
 
-VERSION = 1
+FILE = "costs.json"
 Figures = dict[str, float | None]
 
 _CALLS = 100_000  # of dd, which makes two system calls for each byte: read(2) and write(2)
@@ -48,7 +45,7 @@ class Costs:
 def measure(guest: Computer) -> Costs:
     """Measure all of it; takes some seconds. Raises what starting a container raises."""
     return Costs(
-        machine=machine_line(),
+        machine=records.machine_line(),
         accelerated=guest.kvm,
         start_msec={
             "process": run_in_child(_start_of_a_process_msec),
@@ -87,34 +84,16 @@ def draw(costs: Costs) -> None:
 
 def keep(name: str, costs: Costs) -> None:
     """Store the costs under `name`; what was kept there before is replaced."""
-    found = _read()
-    found[name] = asdict(costs)
-    try:
-        paths.state().mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"version": VERSION, "kept": found}, ensure_ascii=False)
-        wholefile.replace(paths.state() / "costs.json", text + "\n")
-    except OSError as error:
-        said = f"The figures cannot be kept ({error.strerror}: {paths.state()}). The lab goes on without."
-        show.display(said, show.box("not checked", "", show.inline(said)))
+    records.add(FILE, name, asdict(costs))
 
 
 def kept() -> dict[str, Costs]:
     """All that was kept, by name."""
     found = {}
-    for name, data in _read().items():
+    for name, data in records.read(FILE).items():
         with suppress(TypeError):
             found[name] = Costs(**data)
     return found
-
-
-def _read() -> dict[str, Any]:
-    try:
-        found = json.loads((paths.state() / "costs.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if isinstance(found, dict) and found.get("version") == VERSION and isinstance(found.get("kept"), dict):
-        return dict(found["kept"])
-    return {}
 
 
 # Measuring

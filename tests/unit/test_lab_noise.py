@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import InvalidConfig
-from labkit.lab import hogs, noise
-from labkit.lab.noise import Measured, Result, Victim, asking, keeping, percentile
+from labkit.lab import hogs, noise, records
+from labkit.lab.noise import Measured, Result, Victim, asking, percentile
 from labkit.lab.views.noise_view import NoiseView, draw
 from labkit.lab.views.servers_view import KeptView, ServersView
 
@@ -172,7 +172,7 @@ def test_results_are_kept_with_their_machine(state: Path) -> None:
     found = noise.kept()
     assert list(found) == ["bare metal", "elsewhere"]
     assert found["bare metal"].results == SERVERS
-    assert found["bare metal"].machine == keeping.machine_line()
+    assert found["bare metal"].machine == records.machine_line()
     assert found["elsewhere"].machine == "a Z80, 64 KiB of memory"
 
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_kept_is_said(state: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_machine_is_one_line() -> None:
-    line = keeping.machine_line()
+    line = records.machine_line()
     assert re.fullmatch(r"[^\n]+, \d+ CPUs?, Linux \S+, \d+ GiB of memory", line), line
 
 

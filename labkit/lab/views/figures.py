@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labkit.errors import InvalidConfig
-from labkit.lab.noise.keeping import machine_line
+from labkit.lab.records import machine_line
 from labkit.lab.views.live import LiveView
 
 #: What a figure may be of: the factor to its smallest unit, and that unit's family.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.lab.noise.asking import Victim
-from labkit.lab.noise.keeping import machine_line
 from labkit.lab.noise.measured import PERCENTILES, Measured, Result, percentile, read_or_none
+from labkit.lab.records import machine_line
 from labkit.lab.views.live import LiveView
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from labkit.lab.noise.asking import Victim
-from labkit.lab.noise.keeping import Kept, machine_line
+from labkit.lab.noise.keeping import Kept
 from labkit.lab.noise.measured import Measured, Result, read_or_none
+from labkit.lab.records import machine_line
 from labkit.lab.views.live import LiveView
 from labkit.lab.views.noise_view import drawn
 
