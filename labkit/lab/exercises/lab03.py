@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit import temporary
 from labkit.lab import Exercise, NotYet, Passed, Verdict
-from labkit.lab.exercises.counting import ASKS, no_counts, not_as_strace, wrong_number
+from labkit.lab.exercises.counting import ASKS, START, no_counts, not_as_strace, wrong_number
 from labkit.lab.exercises.refusing import MAKES, became_and_ended, no_report, refused_too_little
 from labkit.process import run_in_child, spawn
 from labkit.tracer import Tracer
@@ -23,9 +23,7 @@ class Count(Exercise):
 
     name = "count"
     title = "A tracer of your own"
-    start = (
-        "Begin with `ptrace.start(command, ptrace.TRACESYSGOOD | ptrace.ALL_CHILDREN)`, then resume what it returns."
-    )
+    start = START
     seconds = 20.0
     hints = (
         (
