@@ -12,6 +12,7 @@ import pytest
 
 from labkit import procfs, ptrace
 from labkit.errors import Unsupported
+from labkit.output import readable
 from labkit.process import run_in_child, spawn
 from labkit.tracer import Call, Tracer
 from tests.requirements import need_command
@@ -100,19 +101,35 @@ def test_a_process_that_runs_is_attached_to_and_runs_on() -> None:
         assert run_in_child(look, other.pid, "getppid"), "and it can be attached to again"
 
 
-def test_what_was_started_ends_with_the_tracer_and_what_was_attached_to_does_not() -> None:
-    def leave(other: int) -> int:
-        tracer = Tracer()
-        tracer.attach(other)
-        return tracer.start(["/bin/sleep", "1000"])  # and ends, without a stop()
+def started_by_a_fork_that_has_ended() -> tuple[int, bool]:
+    """The PID of what a fork of the caller has started, traced, and whether it ends with that fork. Nobody stops it."""
+    reader, writer = os.pipe()
+    if (fork := os.fork()) == 0:
+        os.write(writer, str(Tracer().start(["/bin/sleep", "1000"])).encode())
+        os._exit(0)
+    left = int(os.read(reader, 20))
+    pidfd = os.pidfd_open(left)
+    os.waitpid(fork, 0)
+    return left, readable(pidfd, 10)
+
+
+def test_what_was_started_ends_with_the_tracer() -> None:
+    left, ended = run_in_child(started_by_a_fork_that_has_ended)
+    assert ended, "while its session lives on: the session's end would end it, too"
+    assert not Path(f"/proc/{left}").exists()
+
+
+def test_what_was_attached_to_runs_on_after_its_tracer() -> None:
+    def leave(pid: int) -> None:
+        Tracer().attach(pid)  # and ends, without a stop()
 
     with spawn(count_down, wait=False) as other:
-        left = run_in_child(leave, other.pid)
+        run_in_child(leave, other.pid)
         deadline = time.monotonic() + 10
-        while Path(f"/proc/{left}").exists() or procfs.status(other.pid)["TracerPid"] != "0":
+        while procfs.status(other.pid)["TracerPid"] != "0":
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert other.alive
+        assert run_in_child(look, other.pid, "getppid")
 
 
 def test_a_process_that_is_traced_already_may_not_be_traced() -> None:
