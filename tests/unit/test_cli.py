@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -145,14 +144,7 @@ def test_lanes(capsys: pytest.CaptureFixture[str]) -> None:
     assert testrun.main(["frobnicate"]) == 2
 
 
-# --- one configuration ------------------------------------------------------------------------------------------------
-
-
-def test_environment_yml_has_what_pyproject_has() -> None:
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    lines = (CHECKOUT / "environment.yml").read_text().splitlines()
-    listed = {line.strip()[2:] for line in lines[lines.index("dependencies:") + 1 :] if line.strip().startswith("- ")}
-    assert listed == {*project["dependencies"], f"python{project['requires-python']}", "pip"}
+# --- the readme -------------------------------------------------------------------------------------------------------
 
 
 def test_the_readme_names_commands_that_exist() -> None:
