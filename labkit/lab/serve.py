@@ -5,6 +5,7 @@ JupyterLab listens on 127.0.0.1 only, asks for a token, and needs no network: it
 
 import argparse
 import os
+import re
 import select
 import socket
 import sys
@@ -62,7 +63,19 @@ def jupyter_arguments(port: int | None, browser: bool) -> list[str]:
         arguments.append("--no-browser")
     if os.getuid() == 0:
         arguments.append("--allow-root")
-    return arguments
+    return arguments + codespace()
+
+
+def codespace() -> list[str]:
+    """In a GitHub Codespace: have the page that its owner's browser shows talk to kernels; nothing elsewhere.
+
+    The page comes from a host name of GitHub's, one per port, and is forwarded to 127.0.0.1 here; JupyterLab refuses
+    what comes from another host name than its own. Both variables are set in every codespace.
+    """
+    name, domain = (os.environ.get(key, "") for key in ("CODESPACE_NAME", "GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN"))
+    if not (name and domain):
+        return []
+    return [f"--ServerApp.allow_origin_pat=https://{re.escape(name)}-[0-9]+\\.{re.escape(domain)}$"]
 
 
 def encryption() -> list[str]:

@@ -63,10 +63,11 @@ def checks(lane: str, checkout: Path) -> list[list[str]]:
     if lane == "types":
         return [[str(programs / "mypy")]]
     ruff, shellcheck = str(programs / "ruff"), str(programs / "shellcheck")
+    scripts = [*sorted((checkout / ".ci").glob("*")), *sorted((checkout / ".devcontainer").glob("*.sh"))]
     return [
         [ruff, "check", "--quiet", "."],
         [ruff, "format", "--check", "--quiet", "."],
-        [shellcheck, "lab", *(str(path.relative_to(checkout)) for path in sorted((checkout / ".ci").glob("*")))],
+        [shellcheck, "lab", *(str(path.relative_to(checkout)) for path in scripts)],
     ]
 
 

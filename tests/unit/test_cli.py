@@ -1,5 +1,6 @@
 """The commands, and how `./lab test` counts."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,23 @@ def test_jupyter_listens_on_loopback_only_and_keeps_its_token() -> None:
     assert "--no-browser" in arguments
     assert not any("token" in argument or "password" in argument for argument in arguments)
     assert not any("port" in argument for argument in serve.jupyter_arguments(None, browser=True))
+
+
+def test_in_a_codespace_its_own_page_is_let_in_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CODESPACE_NAME", raising=False)
+    assert serve.codespace() == []
+    monkeypatch.setenv("CODESPACE_NAME", "odd-duck-x7")
+    monkeypatch.setenv("GITHUB_CODESPACES_PORT_FORWARDING_DOMAIN", "app.github.dev")
+    [argument] = serve.codespace()
+    assert argument in serve.jupyter_arguments(None, browser=False)
+    pattern = argument.removeprefix("--ServerApp.allow_origin_pat=")
+    assert re.match(pattern, "https://odd-duck-x7-8888.app.github.dev")
+    for other in (
+        "https://odd-duck-x7-8888.app.github.dev.x.org",
+        "https://odd-duck-x7-8888.appXgithub.dev",
+        "https://x",
+    ):
+        assert not re.match(pattern, other)
 
 
 def test_the_vm_is_asked_about_only_on_a_terminal(
