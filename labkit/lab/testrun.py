@@ -24,7 +24,7 @@ from labkit.lab import setup, setup_debian, setup_log, setup_venv
 from labkit.lab.servers import trees
 
 LANES = {
-    "lint": "ruff and shellcheck",
+    "lint": "ruff, shellcheck, the workflows' schema",
     "types": "mypy --strict",
     "unit": "what needs no kernel feature",
     "kernel": "namespaces, mounts, containers, the lab host",
@@ -63,11 +63,13 @@ def checks(lane: str, checkout: Path) -> list[list[str]]:
     if lane == "types":
         return [[str(programs / "mypy")]]
     ruff, shellcheck = str(programs / "ruff"), str(programs / "shellcheck")
+    schema, workflows = str(programs / "check-jsonschema"), sorted((checkout / ".github/workflows").glob("*.yml"))
     scripts = [*sorted((checkout / ".ci").glob("*")), *sorted((checkout / ".devcontainer").glob("*.sh"))]
     return [
         [ruff, "check", "--quiet", "."],
         [ruff, "format", "--check", "--quiet", "."],
         [shellcheck, "lab", *(str(path.relative_to(checkout)) for path in scripts)],
+        [schema, "--quiet", "--builtin-schema", "vendor.github-workflows", *map(str, workflows)],
     ]
 
 
