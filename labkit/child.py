@@ -62,6 +62,7 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
     if os.getppid() != zygote_pid:
         os._exit(1)  # killed just before
     plain_signals_in_child()
+    syscalls.prctl(c.PR_SET_DUMPABLE, 1)  # where the zygote is closed to its own user: see `labkit.labhost`
     descriptors.restore()
     gc.enable()
     os.setsid()

@@ -78,7 +78,10 @@ class LabHost:
 
     def _map_ids(self) -> None:
         try:
-            idmap.write_for_user(self._process.pid)
+            if _maps:
+                idmap.write(self._process.pid, *_maps)
+            else:
+                idmap.write_for_user(self._process.pid)
         except OSError as error:
             self._control.close()
             self._process.communicate()
@@ -149,6 +152,7 @@ class Started:
 _DOCTOR = "`./lab doctor` says what is missing and how to mend it"
 _ENDED = "the lab host has ended, and what ran in it with it; run the cell again to start a new one"
 _current: LabHost | None = None
+_maps: tuple[idmap.IdMap, idmap.IdMap] | None = None
 _lock = threading.Lock()
 
 
@@ -164,6 +168,16 @@ def current() -> LabHost:
         if _current is None:
             _current = LabHost()
         return _current
+
+
+def map_ids(uids: idmap.IdMap, gids: idmap.IdMap) -> None:
+    """From its next start on, have this process's lab host in a user namespace with these maps.
+
+    So its root can be another user than the caller: one who can neither signal the caller nor look into it. The caller
+    needs CAP_SETUID and CAP_SETGID, and may not have CAP_SYS_ADMIN, with which a lab host has no user namespace.
+    """
+    global _maps
+    _maps = (uids, gids)
 
 
 def pid() -> int:

@@ -38,6 +38,7 @@ class IdMap(tuple[tuple[int, int, int], ...]):
     """
 
     __slots__ = ()
+    travels = True  # it may be an answer to somebody who reads plain data only
 
     def __new__(cls, ranges: "object" = ()) -> "Self":
         """Check `ranges`, an iterable of triples."""

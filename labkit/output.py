@@ -57,9 +57,13 @@ class Exit:
 
 
 class Output:
-    """The two pipes of a child's output, passed on to the caller's `sys.stdout` and `sys.stderr`, or kept."""
+    """The two pipes of a child's output, passed on to the caller's `sys.stdout` and `sys.stderr`, or kept.
 
-    def __init__(self, keep: bool = False) -> None:
+    `keep` is True to keep all of it, or how many bytes of each are kept; what comes after them is read and dropped.
+    """
+
+    def __init__(self, keep: bool | int = False) -> None:
+        self._most = None if isinstance(keep, bool) else keep
         self._readers: dict[int, str] = {}
         self._kept: dict[str, bytearray] | None = {"stdout": bytearray(), "stderr": bytearray()} if keep else None
         self._partial: dict[str, bytes] = {}
@@ -153,7 +157,8 @@ class Output:
 
     def _pass_on(self, name: str, data: bytes) -> None:
         if self._kept is not None:
-            self._kept[name] += data
+            kept = self._kept[name]
+            kept += data if self._most is None else data[: max(0, self._most - len(kept))]
             return
         data = self._partial.pop(name, b"") + data
         # A read may end in the middle of a UTF-8 character; its beginning waits for the rest.

@@ -39,6 +39,8 @@ _sethostname = _function("sethostname", _bytes, ctypes.c_size_t)
 _mount = _function("mount", _bytes, _bytes, _bytes, _ulong, _pointer)
 _umount2 = _function("umount2", _bytes, _int)
 _prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
+_setfsuid = _function("setfsuid", _int)
+_setfsgid = _function("setfsgid", _int)
 _fstatfs = _function("fstatfs", _int, _pointer)
 _socket = _function("socket", _int, _int, _int)
 _inotify_init1 = _function("inotify_init1", _int)
@@ -269,6 +271,20 @@ def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
     """Close every descriptor from `first` to `last`, both included. close_range(2)."""
     call = (_NUMBER["close_range"], _ulong(first), _ulong(last), _ulong(flags))
     _check(_syscall(*call), "close_range", first, last, flags)
+
+
+def setfsuid(fsuid: int) -> int:
+    """As whom the calling thread opens and makes files from now on; return as whom it did so before. setfsuid(2).
+
+    Its other ids stay: who may signal it or look into it is as before. With 0 given up go the capabilities that have to
+    do with files, and come back with it. The call has no error: whether it worked, a second one tells.
+    """
+    return int(_setfsuid(fsuid))
+
+
+def setfsgid(fsgid: int) -> int:
+    """As which group the calling thread opens and makes files from now on; return as which before. setfsgid(2)."""
+    return int(_setfsgid(fsgid))
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:

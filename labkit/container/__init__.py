@@ -22,16 +22,16 @@ def start(
     args: list[str],
     *,
     root: "str | os.PathLike[str] | Overlay | None" = None,
-    capture: bool = False,
+    capture: bool | int = False,
     stdin: int | bytes | None = None,
     **config: "Any",
 ) -> "Container":
     """Start `args` in a new container; return once the command has been executed.
 
     `root` is a folder with a root filesystem (the course's busybox by default), or an `Overlay`; for the rest see
-    `Config`. With `capture` its output is kept, else it appears where the caller prints; `stdin` is a descriptor, or
-    bytes. Raises `InvalidConfig`; `CommandNotFound`, `CommandNotRunnable` or another `StartError`, and then nothing is
-    left.
+    `Config`. With `capture` its output is kept (a number: so many bytes of it at most), else it appears where the
+    caller prints; `stdin` is a descriptor, or bytes. Raises `InvalidConfig`; `CommandNotFound`, `CommandNotRunnable` or
+    another `StartError`, and then nothing is left.
     """
     return _container(args, root, config, capture=capture, stdin=stdin)
 
@@ -40,7 +40,7 @@ def create(
     args: list[str],
     *,
     root: "str | os.PathLike[str] | Overlay | None" = None,
-    capture: bool = False,
+    capture: bool | int = False,
     stdin: int | bytes | None = None,
     **config: "Any",
 ) -> "Container":
@@ -52,7 +52,7 @@ def run(
     args: list[str],
     *,
     root: "str | os.PathLike[str] | Overlay | None" = None,
-    capture: bool = False,
+    capture: bool | int = False,
     stdin: int | bytes | None = None,
     timeout: float | None = None,
     **config: "Any",

@@ -40,7 +40,7 @@ class Container(Running):
     what = "container"
 
     def __init__(
-        self, config: Config, *, capture: bool = False, stdin: int | bytes | None = None, create: bool = False
+        self, config: Config, *, capture: bool | int = False, stdin: int | bytes | None = None, create: bool = False
     ) -> None:
         """Start it, or with `create` have all set up and the command wait for `start`.
 
@@ -101,7 +101,7 @@ class Container(Running):
             raise start_error(self.config, failed) from None
 
     def exec(
-        self, args: list[str], *, capture: bool = False, stdin: int | bytes | None = None, **process: Any
+        self, args: list[str], *, capture: bool | int = False, stdin: int | bytes | None = None, **process: Any
     ) -> Running:
         """Start a further process in it; return it once its command has been executed. `**process`: see `Process`.
 

@@ -41,7 +41,7 @@ class Running(Held):
         message: dict[str, object],
         descriptors: dict[str, int],
         *,
-        capture: bool,
+        capture: bool | int,
         stdin: int | bytes | None,
     ) -> None:
         self.process = process

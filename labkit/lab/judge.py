@@ -66,7 +66,7 @@ def _begin(exercise: type[Exercise]) -> str:
 
 
 def _named(answers: tuple[Any, ...]) -> str:
-    functions = [answer for answer in answers if isinstance(answer, FunctionType)]
+    functions = [one for one in answers if isinstance(one, FunctionType) or hasattr(one, "stands_for_stub")]
     return f"`{functions[0].__name__}()`" if len(functions) == 1 else "Your code"
 
 
@@ -119,6 +119,7 @@ def _where(error: BaseException) -> str:
 def _learners_line(error: Exception, answers: tuple[Any, ...]) -> str | None:
     """The line of the learner's code at which `error` arose, as words; None where none of it was running."""
     files = {code.co_filename for code in _codes(answers)}
+    files |= {one.written_in for one in answers if hasattr(one, "stands_for_stub")}
     here = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     in_child = [(file, line) for file, line, _ in getattr(error, "child_frames", [])]
     theirs = [(file, line) for file, line in (*here, *in_child) if file in files]
@@ -132,6 +133,8 @@ def _learners_line(error: Exception, answers: tuple[Any, ...]) -> str | None:
 def _codes(answers: tuple[Any, ...]) -> Iterator[Any]:
     """The code objects of what the learner handed in: functions, and the methods of classes and objects."""
     for answer in answers:
+        if hasattr(answer, "stands_for_stub"):
+            continue  # its code is in another process
         function = getattr(answer, "__func__", answer)
         if isinstance(function, FunctionType):
             yield function.__code__

@@ -26,11 +26,15 @@ class Passed(_Quiet):
 
 @dataclass(frozen=True)
 class NotYet(_Quiet):
-    """Something was tried and falls short. `seen` says what was found, `why` why that is not enough yet."""
+    """Something was tried and falls short. `seen` says what was found, `why` why that is not enough yet.
+
+    `share`, below 1, is how much of it is right, where that can be said: seven of eight, 0.875. It counts in grading.
+    """
 
     word: ClassVar[str] = "not yet"
     seen: str
     why: str
+    share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,8 @@ class InFork:
     """What a forked process has reported: its PID as its parent knows it, what it returned, what it raised and "
     "where."""
 
+    travels = True  # it may be an answer to somebody who reads plain data only
+
     def __init__(self, pid: int, value: Any, error: BaseException | None, where: list[tuple[str, int, str]]) -> None:
         self.pid, self.value, self.error, self.where = pid, value, error, where
 
