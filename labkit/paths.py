@@ -6,6 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+KEPT_NOTEBOOKS = "kept"  # in the state folder: copies of notebooks that a learner has worked in. No command deletes it.
+
 
 def checkout() -> "Path":
     """The folder of the course: the one that holds `labs/`, `rootfs/` and this package."""

@@ -12,7 +12,7 @@ from labkit.lab import leftover
 from labkit.vm import computer
 
 # What `--all` keeps of the state folder: copies of a learner's notebooks are never deleted.
-KEPT = ("backup", "setup.lock")
+KEPT = (paths.KEPT_NOTEBOOKS, "setup.lock")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

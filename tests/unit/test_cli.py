@@ -102,12 +102,12 @@ def test_reset_all_asks_first_and_keeps_copies(
     monkeypatch.setattr("sys.stdin", open("/dev/null"))  # noqa: SIM115
     assert reset.main(["--all"]) == 1
     assert "--yes" in capsys.readouterr().err
-    for name in ("rootfs/busybox", "backup/1"):
+    for name in ("rootfs/busybox", "kept/1"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "progress.json").touch()
     (tmp_path / "link").symlink_to("/etc")
     assert reset.clear(tmp_path) == ["link", "progress.json", "rootfs"]
-    assert [path.name for path in tmp_path.iterdir()] == ["backup"]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert reset.clear(tmp_path / "not there") == []
 
 

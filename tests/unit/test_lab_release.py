@@ -8,6 +8,7 @@ import pytest
 
 from labkit import paths
 from labkit.errors import Unsupported
+from labkit.lab import reset
 from labkit.lab.notebooks import execute, needs, release
 
 TOY = Path(__file__).parent.parent / "notebooks" / "data" / "90_toy.md"
@@ -98,6 +99,8 @@ def test_work_of_a_learner_is_kept(checkout: Path, capsys: pytest.CaptureFixture
     (kept,) = (checkout / ".lab" / "kept").iterdir()
     assert kept.read_text() == worked
     assert kept.name in capsys.readouterr().out
+    reset.clear(checkout / ".lab")  # what `./lab reset --all` ends with
+    assert kept.read_text() == worked
 
 
 def test_a_copy_that_was_only_run_is_not_kept(checkout: Path) -> None:

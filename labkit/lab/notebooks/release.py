@@ -176,7 +176,7 @@ def _was_worked_in(path: Path) -> bool:
 
 
 def _keep(path: Path) -> Path:
-    kept_in = paths.state() / "kept"
+    kept_in = paths.state() / paths.KEPT_NOTEBOOKS
     kept_in.mkdir(parents=True, exist_ok=True)
     number = 1
     while (kept := kept_in / f"{path.stem}-{number}.ipynb").exists():
