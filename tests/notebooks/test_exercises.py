@@ -8,7 +8,8 @@ import pytest
 
 from labkit.lab import NotAttempted, Passed, course
 from labkit.lab.notebooks import source
-from labkit.lab.notebooks.trial import Posed, all_posed, outcome_of
+from labkit.lab.notebooks.posed import Posed, all_posed
+from labkit.lab.notebooks.trial import outcome_of
 from tests.requirements import need
 
 DATA = Path(__file__).parent / "data"

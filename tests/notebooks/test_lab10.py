@@ -6,7 +6,8 @@ import pytest
 
 from labkit import host
 from labkit.lab import NotAttempted, NotYet, Passed
-from labkit.lab.notebooks.trial import attempt, outcome_of, posed
+from labkit.lab.notebooks.posed import posed
+from labkit.lab.notebooks.trial import attempt, outcome_of
 from labkit.process import run_in_child
 from tests.requirements import need_command
 

@@ -17,7 +17,8 @@ from labkit.lab.exercises.boxes import Running, wrong_box
 from labkit.lab.exercises.standin import StandIn
 from labkit.lab.exercises.steporder import CONSEQUENCES, RULES, STEP_NAMES, Rule, wrong_order, wrong_reasons
 from labkit.lab.notebooks import source
-from labkit.lab.notebooks.trial import attempt, defined_before, posed
+from labkit.lab.notebooks.posed import posed
+from labkit.lab.notebooks.trial import attempt, defined_before
 from labkit.process import run_in_child, spawn
 
 AS_ROOT = os.geteuid() == 0

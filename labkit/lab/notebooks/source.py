@@ -196,14 +196,19 @@ def _must_compile(text: str, path: Path, line: int) -> None:
         raise SourceError(f"{path}:{line + (error.lineno or 1) - 1}: {error.msg}") from None
 
 
-@lru_cache(maxsize=8)
+def read_cached(path: Path) -> tuple[Cell, ...]:
+    """As `read`; once for as long as the file is not changed."""
+    return _read_once(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
 def _read_once(path: Path, changed_ns: int) -> tuple[Cell, ...]:
     return tuple(read(path))
 
 
 def solution(path: Path, exercise: str) -> str:
     """The solved text of the cell in which `exercise` is answered. `SourceError`: there is none, or several."""
-    cells = _read_once(path, path.stat().st_mtime_ns)
+    cells = read_cached(path)
     found = [cell for cell in cells if cell.exercise == exercise]
     if len(found) != 1:
         raise SourceError(f"{path}: {len(found)} cells with `:exercise: {exercise}`, expected one")
