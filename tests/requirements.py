@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import pytest
 
+from labkit.lab import setup_debian
 from labkit.lab.notebooks.needs import lacking
 from labkit.lab.servers import trees
 
@@ -32,6 +33,13 @@ def need_command(command: str) -> str:
     if not found:
         pytest.skip(f"{command} is not installed")
     return found
+
+
+def need_vagrant() -> None:
+    """Skip where there is no Vagrant; not avoidable where this distribution has none."""
+    if shutil.which("vagrant") is None and not setup_debian.has_vagrant():
+        machine_cannot(f"install Vagrant, which is tested with {' '.join(setup_debian.VAGRANT_RELEASE)} on amd64")
+    need_command("vagrant")
 
 
 def need(*words: str) -> None:

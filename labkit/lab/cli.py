@@ -9,6 +9,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "open": ("labkit.lab.serve", "main", "open the course in JupyterLab"),
     "doctor": ("labkit.lab.doctor", "main", "what this machine can do, and how to mend the rest"),
+    "service": ("labkit.lab.service", "main", "run the course as a service of yours, from boot on"),
     "reset": ("labkit.lab.reset", "main", "end everything the labs left running"),
     "test": ("labkit.lab.testrun", "main", "run every test"),
     "bench": ("labkit.lab.cli", "bench", "times, rates and memory beside crun, runc and bubblewrap"),

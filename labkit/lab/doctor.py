@@ -8,6 +8,7 @@ doctor.findings(machine) # the same as data
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from labkit.lab.findings import Finding, Status, findings
 from labkit.lab.machine import Machine, examine
 
 STYLES: dict[Status, str] = {"yes": "green", "partly": "yellow", "no": "red", "-": ""}
+
+# What depends on the computer under a machine, or on the moment; every lab has a way without.
+OPTIONAL = ("KVM", "memory", "left over")
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,14 @@ class Report(JupyterMixin):
         }
         return json.dumps(data, indent=2)
 
+    def lacking(self) -> list[str]:
+        """What a machine must have that is made for the course, and this one has not."""
+        short = [f"{found.topic.strip()} ({found.seen})" for found in self.findings if found.status in ("no", "partly")]
+        short = [text for text in short if not text.startswith(OPTIONAL)]
+        if "io" not in self.machine.cgroups.delegated:
+            short.append("the cgroup controller io")
+        return short
+
     @property
     def exit_code(self) -> int:
         """0 unless no lab at all can run here."""
@@ -124,10 +136,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="./lab doctor", description="What this machine can do, and how to mend the rest."
     )
     parser.add_argument("--json", action="store_true", help="the same for a program")
+    parser.add_argument(
+        "--strict", action="store_true", help="fail unless all of it is there, as on the course's reference machine"
+    )
     options = parser.parse_args(argv)
     found = report()
     if options.json:
         print(found.as_json())
     else:
         Console().print(found)
+    if options.strict and (short := found.lacking()):
+        print(
+            f"lab: this is not the machine that the course is made for; it lacks {'; '.join(short)}.", file=sys.stderr
+        )
+        return 1
     return found.exit_code

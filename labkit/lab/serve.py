@@ -148,8 +148,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         port = ["--port", str(options.port)] if options.port is not None else []
         return command(["vm", "--labs", *port])
-    from labkit.lab import scope
+    from labkit.lab import scope, service
 
+    if service.is_running() and options.port is None:
+        service.show()
+        return 0
+    if service.IN_SERVICE in os.environ:
+        os.environ["JUPYTER_TOKEN_FILE"] = str(service.token_file())
     scope.enter()
     if os.getuid() == 0 and "LABKIT_IN_VM" not in os.environ:
         print(AS_ROOT, flush=True)

@@ -3,6 +3,7 @@
 import ctypes.util
 import importlib.util
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -43,6 +44,19 @@ TEST_PACKAGES: dict[str, Callable[[], bool]] = {
 }
 AMD64_TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "user-mode-linux": lambda: shutil.which("linux.uml") is not None,
+}
+# Vagrant, and a provider that needs no more than QEMU. Ubuntu has none of it; later Debians cut libvirt otherwise.
+VAGRANT_RELEASE = ("debian", "12")
+VAGRANT_TEST_PACKAGES: dict[str, Callable[[], bool]] = {
+    "vagrant": lambda: shutil.which("vagrant") is not None,
+    "vagrant-libvirt": lambda: os.path.isdir("/usr/share/doc/vagrant-libvirt"),
+    "libvirt-daemon": lambda: _which("libvirtd") is not None,
+    "dnsmasq-base": lambda: _which("dnsmasq") is not None,
+    "iptables": lambda: _which("iptables") is not None,
+    "qemu-utils": lambda: shutil.which("qemu-img") is not None,
+    "mmdebstrap": lambda: shutil.which("mmdebstrap") is not None,
+    "rsync": lambda: shutil.which("rsync") is not None,
+    "openssh-client": lambda: shutil.which("ssh") is not None,
 }
 
 
@@ -102,6 +116,15 @@ def system_packages(wanted: dict[str, Callable[[], bool]], log: Log, *, needed: 
 
 
 def test_packages() -> dict[str, Callable[[], bool]]:
-    """The Debian packages that the tests use on this architecture."""
+    """The Debian packages that the tests use on this architecture and release."""
     more = AMD64_TEST_PACKAGES if os.uname().machine == "x86_64" else {}
-    return TEST_PACKAGES | more
+    return TEST_PACKAGES | more | (VAGRANT_TEST_PACKAGES if has_vagrant() else {})
+
+
+def has_vagrant() -> bool:
+    """Whether this distribution has the Vagrant, and the provider, that the tests are made for."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return False
+    return (release["ID"], release.get("VERSION_ID")) == VAGRANT_RELEASE and os.uname().machine == "x86_64"

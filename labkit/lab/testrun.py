@@ -64,7 +64,8 @@ def checks(lane: str, checkout: Path) -> list[list[str]]:
         return [[str(programs / "mypy")]]
     ruff, shellcheck = str(programs / "ruff"), str(programs / "shellcheck")
     schema, workflows = str(programs / "check-jsonschema"), sorted((checkout / ".github/workflows").glob("*.yml"))
-    scripts = [*sorted((checkout / ".ci").glob("*")), *sorted((checkout / ".devcontainer").glob("*.sh"))]
+    shells = (".ci/*", ".devcontainer/*.sh", "labkit/lab/reference/*.sh")
+    scripts = [path for pattern in shells for path in sorted(checkout.glob(pattern))]
     return [
         [ruff, "check", "--quiet", "."],
         [ruff, "format", "--check", "--quiet", "."],

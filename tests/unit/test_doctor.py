@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -159,3 +160,28 @@ def test_examining_this_machine_changes_nothing() -> None:
     assert own_view() == before
     assert set(found.trials) == set(TRIALS)
     assert found.disk_free_bytes > 0 and found.memory_bytes > 0
+
+
+def test_strict_is_content_with_all_but_what_the_computer_below_decides() -> None:
+    short = dict.fromkeys(TRIALS, "") | {"kvm": "No such file or directory"}
+    assert doctor.Report(GOOD).lacking() == []
+    assert doctor.Report(dataclasses.replace(GOOD, trials=short, kvm_device=False)).lacking() == []
+    assert doctor.Report(dataclasses.replace(GOOD, memory_available_bytes=500_000_000)).lacking() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacking"),
+    [
+        ({"cgroups": Cgroups("v2", ("cpu", "io"), ("cpu", "memory", "pids"), "/a")}, "the cgroup controller io"),
+        (
+            {"cgroups": Cgroups("v2", ("cpu",), ("cpu", "io", "pids"), "/a")},
+            "cgroup controllers (cpu io pids; lacking: ",
+        ),
+        ({"subordinate_ids": 0}, "subordinate ids (none"),
+        ({"disk_free_bytes": 1000}, "disk (0.0 GB free)"),
+        ({"trials": dict.fromkeys(TRIALS, "") | {"user": "Operation not permitted"}}, "user namespaces (Operation not"),
+    ],
+)
+def test_strict_names_what_is_not_there(changes: dict[str, Any], lacking: str) -> None:
+    (short,) = doctor.Report(dataclasses.replace(GOOD, **changes)).lacking()
+    assert short.startswith(lacking)
