@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console, RenderableType
 
 from labkit.errors import LabkitError
 from labkit.lab.grading import report
-from labkit.lab.grading.report import names, pages, sheets, store, texts
+from labkit.lab.grading.report import names, pages, sheets, store, terminal, texts
 from labkit.lab.grading.report.gradebook import Gradebook, Score, standing
 from labkit.lab.grading.results import CellRun, Judged, Replay, Result
-from tests.gradings import NOT_ATTEMPTED, NOT_CHECKED, NOT_YET, PASSED, a_class, exercise, result
+from tests.gradings import EXPECTED, NOT_ATTEMPTED, NOT_CHECKED, NOT_YET, PASSED, a_class, exercise, result
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -88,6 +89,20 @@ def test_who_handed_in_nothing_has_no_points_of_all_and_who_was_refused_too() ->
     assert book.progress(book.labs[0].columns[0])["nothing"] == 1
 
 
+def test_what_we_could_not_grade_costs_nobody_points() -> None:
+    broken = Result("bob", "05", "", "bob.ipynb", refused="The machine is out of memory.", failed=True)
+    found = [result("ada", "05", exercise(), exercise("join")), broken]
+    book = Gradebook(found)
+    assert [book.total(one) for one in book.learners] == [Score(2, 2), Score(0, 0)]
+    assert "bob,0,0,0,,," in sheets.scores(book)
+    assert "bob,05,,not checked,,,The machine is out of memory.," in sheets.exercises(book)
+    assert book.progress(book.labs[0].columns[0])["not checked"] == 1
+    (error,) = junit(found).iter("error")
+    assert (error.get("type"), error.text) == ("not graded", "The machine is out of memory.")
+    for name, text in pages.files(book).items():
+        assert ("ot graded" in text.partition("</style>")[2]) == (name != "learners/ada.html"), name
+
+
 def test_of_two_notebooks_the_better_one_counts_and_the_page_says_so() -> None:
     worse = result("ada", "05", exercise(judged=NOT_YET), file="z/second.ipynb")
     book = Gradebook([worse, result("ada", "05", exercise(), file="a/first.ipynb")])
@@ -140,6 +155,7 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {  # element: attribut
     "testsuite": ({"name", "tests", "failures", "errors", "skipped", "time"}, set(), {"testcase", "system-out"}),
     "testcase": ({"name", "classname", "time"}, set(), {"failure", "skipped", "error"}),
     "failure": ({"message", "type"}, set(), set()),
+    "error": ({"message", "type"}, set(), set()),
     "skipped": ({"message"}, set(), set()),
     "system-out": (set(), set(), set()),
 }
@@ -178,9 +194,9 @@ def test_each_outcome_has_its_form_in_junit() -> None:
     }
     assert found == {
         "good": None,
-        "near": ("failure", "not yet", f"Seen: {NOT_YET.seen}\n\nWhy: {NOT_YET.why}"),
-        "empty": ("failure", "not attempted", NOT_ATTEMPTED.why),
-        "lacking": ("skipped", None, NOT_CHECKED.why),
+        "near": ("failure", "not yet", f"Seen: {NOT_YET.seen}\n\nWhy not yet: {NOT_YET.why}"),
+        "empty": ("failure", "not attempted", f"To begin: {NOT_ATTEMPTED.why}"),
+        "lacking": ("skipped", None, f"Why: {NOT_CHECKED.why}"),
         "hollow": ("failure", "hidden check", f"Hidden check 2: not yet. {NOT_YET.why}"),
         "submission": ("failure", "refused", "No notebook."),
     }
@@ -354,16 +370,74 @@ def test_a_learners_page_has_all_there_is_to_learn() -> None:
     for expected in (
         "→ not yet A hostname of its own isolate 0/1",
         "AskedA process whose hostname is another than the lab host's.",
-        "SeenThe lab host is called box-7f3a too. WhyWhich of the two calls makes a new place?",
+        "SeenThe lab host is called box-7f3a too. Why not yetWhich of the two calls makes a new place?",
         "Hidden check ○ not attempted Begin with the call",
         "unshare(CLONE_NEWUTS) # first the place",
-        "1 of 2 cells failed",
+        "1 cell failed",
         "Cell 5 failed 1 / 0 ZeroDivisionError",
         "Notes a note",
     ):
         assert expected in shown, shown
     assert '<span class="k">def</span>' in text  # highlighted
     assert "Cell 3" not in shown
+
+
+# --- the terminal -----------------------------------------------------------------------------------------------------
+
+
+def in_terminal(*parts: RenderableType, width: int = 100) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=False).print(*parts)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("word", [*HOSTILE, "[red]x[/red] [link=http://x]y[/link] [/]"], ids=range(len(HOSTILE) + 1))
+def test_nothing_that_a_learner_wrote_moves_the_cursor(word: str) -> None:
+    found = everywhere(word)
+    failed = Result(word, "05", word, word, refused=word, failed=True)
+    shown = [terminal.ended(one, 1, 2) for one in (*found, failed)]
+    assert all(len(one) < 400 and "\n" not in one for one in shown)
+    full = (in_terminal(terminal.in_full(one)) for one in (*found, failed))
+    tables = (in_terminal(terminal.table(Gradebook(some))) for some in (found, found[:1], [failed]))
+    for text in (*shown, *full, *tables):
+        text.encode("utf-8")
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200f\u2028-\u202e\u2066-\u2069\ufeff]", text)
+        assert len(text) < 200_000
+        assert "[red]" not in word or "[red]" in text
+
+
+def test_a_learner_sees_each_exercise_in_full() -> None:
+    graded = [exercise("isolate"), exercise("join", NOT_YET, hidden=(NOT_YET,)), exercise("rename", NOT_ATTEMPTED)]
+    replay = Replay((CellRun(5, False, "1 / 0", "ZeroDivisionError: division by zero"),))
+    shown = in_terminal(terminal.in_full(result("ada", "05", *graded, notes=("a note",), replay=replay)))
+    for expected in (
+        "Lab 05: A name of one's own",
+        "✓ passed  A hostname of its own (isolate)  1/1",
+        "→ not yet  A hostname of its own (join)  0/1",
+        f"  Asked: {EXPECTED}",
+        f"  Seen: {NOT_YET.seen}",
+        f"  Why not yet: {NOT_YET.why}",
+        f"  Hidden check 1: → not yet {NOT_YET.why}",
+        f"  To begin: {NOT_ATTEMPTED.why}",
+        "  · a note",
+        "1 cell failed. No points come from it.",
+        "    ZeroDivisionError: division by zero",
+        "1 of 3 points",
+    ):
+        assert expected in shown, shown
+
+
+def test_a_class_is_a_table_and_a_large_one_a_summary() -> None:
+    shown = in_terminal(terminal.table(Gradebook(a_class(30))))
+    assert "05 A name of one's own" in shown and "Turing" in shown and "✕ refused" in shown and "· nothing" in shown
+    shown = in_terminal(terminal.table(Gradebook(a_class(200))))
+    assert "Turing" not in shown and "200 learners: the pages have each of them." in shown
+
+
+def test_each_submission_has_a_line() -> None:
+    assert terminal.ended(result(), 7, 150) == "  7/150  ada  lab 05  1/1  2.5 s"
+    assert "1/1, 1 not checked" in terminal.ended(result("ada", "05", exercise(), exercise("x", NOT_CHECKED)), 1, 1)
+    assert "refused: No notebook." in terminal.ended(Result("bob", "05", "", "", refused="No notebook."), 1, 1)
 
 
 # --- names of files ---------------------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ class Result:
     file: str  #: the submission's path, as it was found
     exercises: tuple[ExerciseResult, ...] = ()
     refused: str = ""  #: why it could not be graded at all; then there are no exercises, or none with an answer
+    failed: bool = False  #: whether that is our fault or the machine's, and not the submission's
     notes: tuple[str, ...] = ()  #: what was odd about the submission, and was put right or left out
     replay: Replay | None = None  #: None: it was not asked for
     seconds: float = 0.0  #: how long grading took

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from labkit.lab.grading.report import names
 from labkit.lab.grading.results import OUTCOMES, ExerciseResult, Judged, Result
 
+#: What `why` is, by outcome, for people.
+WHY = {"passed": "Why it matters", "not yet": "Why not yet", "not attempted": "To begin", "not checked": "Why"}
+
 
 @dataclass(frozen=True)
 class Column:
@@ -89,9 +92,11 @@ class Gradebook:
     def score(self, learner: str, lab: Lab) -> Score:
         """A learner's score in a lab. Who handed in nothing, or what had to be refused, has 0 of all its points.
 
-        What this machine could not check is not among the points: it is nobody's fault.
+        What could not be checked or graded because of the machine is not among the points: it is nobody's fault.
         """
         found = self.result(learner, lab.number)
+        if found and found.failed:
+            return Score(0.0, 0.0)
         if found is None or not found.exercises:
             return Score(0.0, lab.points)
         return Score(found.earned, found.points)
@@ -104,10 +109,10 @@ class Gradebook:
     def summary(self, lab: Lab) -> Summary:
         """How a lab went."""
         found = [(one, self.result(one, lab.number)) for one in self.learners]
-        graded = [self.score(learner, lab) for learner, result in found if result and result.exercises]
+        graded = [self.score(learner, lab) for learner, result in found if result and not result.refused]
         return Summary(
             handed_in=sum(result is not None for _, result in found),
-            refused=sum(bool(result and result.refused) for _, result in found),
+            refused=sum(bool(result and result.refused and not result.failed) for _, result in found),
             mean=sum(one.earned for one in graded) / len(graded) if graded else 0.0,
             full=sum(one.earned == one.points > 0 for one in graded),
         )
@@ -116,11 +121,15 @@ class Gradebook:
         """How many of the class stand where in an exercise: one of `OUTCOMES`, "refused", or "nothing" handed in."""
         found = dict.fromkeys((*OUTCOMES, "refused", "nothing"), 0)
         for learner in self.learners:
-            exercise = self.exercise(learner, column)
-            if exercise:
-                found[standing(exercise)] += 1
+            result, exercise = self.result(learner, column.lab), self.exercise(learner, column)
+            if result is None:
+                found["nothing"] += 1
+            elif result.failed:
+                found["not checked"] += 1
+            elif result.refused or not exercise:
+                found["refused"] += 1
             else:
-                found["refused" if self.result(learner, column.lab) else "nothing"] += 1
+                found[standing(exercise)] += 1
         return found
 
 

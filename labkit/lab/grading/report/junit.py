@@ -16,7 +16,7 @@ the elements and attributes that all readers know: https://github.com/testmoapp/
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 
-from labkit.lab.grading.report.gradebook import Gradebook, failed_hidden, standing
+from labkit.lab.grading.report.gradebook import WHY, Gradebook, failed_hidden, standing
 from labkit.lab.grading.report.texts import line, number, text
 from labkit.lab.grading.results import CellRun, ExerciseResult, Result
 
@@ -39,9 +39,10 @@ def to_text(book: Gradebook) -> str:
 
 def _suite(root: ET.Element, result: Result) -> None:
     suite = ET.SubElement(root, "testsuite", name=f"{line(result.learner)} / lab {line(result.lab)}")
-    if result.refused:
-        _verdict(_case(suite, result, "submission"), "failure", "refused", result.refused)
-    for exercise in result.exercises:
+    if result.refused:  # an error is what is not the learner's fault
+        kind = ("error", "not graded") if result.failed else ("failure", "refused")
+        _verdict(_case(suite, result, "submission"), *kind, result.refused)
+    for exercise in result.exercises if not result.refused else ():
         _exercise(_case(suite, result, exercise.name), exercise)
     notes = [*result.notes, f"{number(result.earned)} of {number(result.points)} points"]
     _count(suite, result.seconds)
@@ -51,7 +52,7 @@ def _suite(root: ET.Element, result: Result) -> None:
 def _exercise(case: ET.Element, exercise: ExerciseResult) -> None:
     where, judged = standing(exercise), exercise.judged
     hidden = [f"Hidden check {n}: {one.outcome}. {one.why}" for n, one in failed_hidden(exercise)]
-    said = [f"Seen: {judged.seen}", f"Why: {judged.why}"] if judged.seen else [judged.why]
+    said = [f"{label}: {words}" for label, words in (("Seen", judged.seen), (WHY[judged.outcome], judged.why)) if words]
     if where == "not checked":
         _verdict(case, "skipped", "", judged.why or judged.seen, *said, *hidden)
     elif judged.outcome == "passed" and where != "passed":

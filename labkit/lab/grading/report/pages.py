@@ -15,12 +15,13 @@ from markupsafe import Markup, escape
 
 from labkit.lab import show
 from labkit.lab.grading.report import texts
-from labkit.lab.grading.report.gradebook import Column, Gradebook, Lab, standing
+from labkit.lab.grading.report.gradebook import WHY, Column, Gradebook, Lab, standing
 from labkit.lab.grading.results import Replay, Result
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+INDEX = "index.html"
 LEARNERS = "learners"  # the folder of their pages
 MOST_CELLS = 40  # of failed cells on a page; more have nothing more to say
 MOST_NOTES = 40
@@ -41,7 +42,7 @@ class Bar:
 
 def files(book: Gradebook) -> dict[str, str]:
     """Every page: its path within the report's folder, and its text."""
-    made = {"index.html": _page("class.html.j2", book=book, bars=lambda column: bars(book, column))}
+    made = {INDEX: _page("class.html.j2", book=book, bars=lambda column: bars(book, column))}
     for learner in book.learners:
         labs = [_of_learner(book, learner, lab) for lab in book.labs]
         made[path(book, learner)] = _page("learner.html.j2", book=book, learner=learner, labs=labs)
@@ -70,8 +71,8 @@ def replay_summary(replay: Replay | None) -> str:
         return "not run"
     failed = sum(not cell.ok for cell in replay.cells)
     if failed:
-        return f"{failed} of {len(replay.cells)} cells failed"
-    return "did not end" if replay.trouble else "every cell ran"
+        return f"{failed} {'cell' if failed == 1 else 'cells'} failed"
+    return "did not end" if replay.trouble else "all cells ran"
 
 
 def highlighted(source: str) -> Markup:
@@ -141,6 +142,7 @@ def _templates() -> "Environment":
     }
     templates.globals |= {
         "MARKS": MARKS,
+        "WHY": WHY,
         "MOST_CELLS": MOST_CELLS,
         "MOST_NOTES": MOST_NOTES,
         "standing": standing,

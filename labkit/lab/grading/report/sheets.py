@@ -23,8 +23,8 @@ def _scores(book: Gradebook, learner: str) -> list[str]:
     total = book.total(learner)
     row = [learner, number(total.earned), number(total.points), f"{total.percent:g}"]
     for lab in book.labs:
-        handed_in = book.result(learner, lab.number) is not None
-        row.append(number(book.score(learner, lab).earned) if handed_in else "")
+        result = book.result(learner, lab.number)
+        row.append(number(book.score(learner, lab).earned) if result and not result.failed else "")
         for column in lab.columns:
             found = book.exercise(learner, column)
             row.append(number(found.earned) if found and found.checked else "")
@@ -46,9 +46,11 @@ def _exercises(book: Gradebook, learner: str, lab: str) -> Iterable[list[str]]:
     found = book.result(learner, lab)
     if found is None:
         return
-    if found.refused:
+    if found.failed:
+        yield [learner, lab, "", "not checked", "", "", found.refused, ""]
+    elif found.refused:
         yield [learner, lab, "", "refused", "0", "", found.refused, ""]
-    for one in found.exercises:
+    for one in found.exercises if not found.refused else ():
         hidden = "; ".join(f"{judged.outcome}: {judged.why}" for judged in one.hidden)
         counts = [number(one.earned), number(one.points)]
         yield [learner, lab, one.name, standing(one), *counts, one.judged.why, hidden]
