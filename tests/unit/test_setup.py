@@ -174,7 +174,8 @@ def test_second_start_sets_nothing_up(checkout: Path, shell: str) -> None:
     build = (
         f"python -I -B {checkout}/rootfs/debian/build_debian.py {checkout}/.lab/rootfs file database application web\n"
     )
-    assert lab(checkout, "setup", shell=shell).stdout == build + "Everything is set up.\n"
+    kernels = "python -P -m labkit.vm.fetch\n"
+    assert lab(checkout, "setup", shell=shell).stdout == build + kernels + "Everything is set up.\n"
     assert lab(checkout, "doctor", "--json", shell=shell).stdout == "python -P -m labkit.lab doctor --json\n"
 
 

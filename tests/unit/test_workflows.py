@@ -14,45 +14,18 @@ import pytest
 import yaml
 
 from labkit import paths
-from labkit.lab import cli, testrun
+from labkit.lab import testrun
+from tests.commands import wrong_commands
 
 CHECKOUT = paths.checkout()
 WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
 SHELLCHECK = Path(sys.executable).parent / "shellcheck"
-EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 # Triggers by which somebody else's code would run with this repository's own rights.
 RISKY = {"pull_request_target", "workflow_run", "issue_comment"}
 
 
 def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
-
-
-def options_of(command: str) -> str:
-    """What `./lab COMMAND --help` says."""
-    argv = [sys.executable, "-P", "-m", "labkit.lab", command, "--help"]
-    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True).stdout
-
-
-def wrong_commands(script: str) -> list[str]:
-    """The commands of this repository that a script calls and that do not exist, or not with these options."""
-    wrong = []
-    for line in script.splitlines():
-        words = EXPRESSION.sub("X", line).split()
-        for word in words:
-            named = re.match(r"(\.ci|\.github|\.devcontainer)/[\w./-]+$", word)
-            if named and not (CHECKOUT / word).exists():
-                wrong.append(f"no file {word}")
-        if "./lab" not in words:
-            continue
-        command, *rest = words[words.index("./lab") + 1 :]
-        if command not in {*cli.COMMANDS, "setup"}:
-            wrong.append(f"no command ./lab {command}")
-            continue
-        flags = {word.split("=")[0] for word in rest if word.startswith("--")}
-        known = set() if command == "setup" else set(re.findall(r"--[\w-]+", options_of(command)))
-        wrong += [f"no option {flag} of ./lab {command}" for flag in sorted(flags - known)]
-    return wrong
 
 
 def complaints(text: str) -> list[str]:
