@@ -71,7 +71,7 @@ def test_solved_toy_is_executed_and_gives_the_same_twice(tmp_path: Path) -> None
     assert "in the child" in shown
     assert "'toy'" in shown
     assert "from a child process" in shown, "what child processes write to descriptor 1 is shown, as in a notebook"
-    assert "42" not in shown, "a trailing semicolon hides the value"
+    assert "hidden" not in shown, "a trailing semicolon hides the value"
     assert "isolate: passed" in shown
     assert "2 of 2 exercises passed" in shown
     assert "widget-view" not in release.text_of(notebook)
