@@ -127,3 +127,4 @@ class Exam:
     hidden: str = ""  #: the folder of the instructor's hidden checks
     replay: bool = True
     only: tuple[str, ...] = field(default_factory=tuple)  #: numbers of labs; all where empty
+    seconds: float = 120.0  #: how long one answer, and one cell of the notebook, may take

@@ -6,13 +6,13 @@ stands for it. A check hands that on as if it were the function: in the child th
 judge, it is called in a child.
 """
 
-import ast
 import linecache
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.lab.notebooks.posed import without_checks
 from labkit.lab.stub import is_placeholder, is_stub
 from labkit.process import run_in_child
 
@@ -103,17 +103,11 @@ def _all(written: Written) -> list[Any]:
         namespace: dict[str, Any] = {"__name__": "__main__"}
         for number, text in enumerate(written.before):
             exec(compile(text, f"<cell {number} of the lab>", "exec"), namespace)
-        exec(compile(without_lab(written.answer), written.file, "exec"), namespace)
+        exec(compile(_python(written.answer), written.file, "exec"), namespace)
         _here[written] = [eval(argument, namespace) for argument in written.arguments]
     return _here[written]
 
 
-def without_lab(cell: str) -> str:
-    """A cell's Python without magics and without its own `lab....` calls, whose object is not here; lines stay."""
-    text = re.sub(r"\A\s*%%(observe|needs).*", "", cell)
-    lines = ["pass" if re.match(r"\s*[%!]", line) else line for line in text.split("\n")]
-    for node in ast.parse("\n".join(lines)).body:
-        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("lab."):
-            for number in range(node.lineno - 1, node.end_lineno or node.lineno):
-                lines[number] = ""
-    return "\n".join(lines)
+def _python(answer: str) -> str:
+    """The answer's Python, without a magic above it and without its own `lab....` calls; line numbers stay."""
+    return without_checks(re.sub(r"\A%%(observe|needs).*", "", answer))

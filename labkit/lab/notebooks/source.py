@@ -73,6 +73,12 @@ def path_of(number: str) -> Path:
     return found[0]
 
 
+def title(path: Path) -> str:
+    """A lab's title, its first heading, without its number."""
+    found = re.search(r"^# (?:[0-9]+ )?(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1].strip() if found else path.stem
+
+
 def needs(path: Path, key: str = "needs") -> tuple[str, ...]:
     """What a machine must have for the lab to be worth its while: `needs:` in the front matter, a list of words.
 

@@ -1,0 +1,173 @@
+"""Grade one submission: each answer by a judge in a room of its own, the whole notebook by nbval in another."""
+
+import ast
+import hashlib
+import json
+import re
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from labkit.errors import LabkitError
+from labkit.lab.grading import room
+from labkit.lab.grading.collect import Found
+from labkit.lab.grading.results import OUTCOMES, Exam, ExerciseResult, Judged, Result
+from labkit.lab.grading.room import Allowance
+from labkit.lab.grading.submission import Submission
+from labkit.lab.notebooks import posed, source
+from labkit.lab.notebooks.posed import Posed
+
+_TEXT_MAX = 4000  # characters of a text that comes out of a room
+_VERDICTS_MAX = 64
+
+
+def grade(found: Found, submission: Submission, exam: Exam) -> Result:
+    """The result of one submission. Whatever it does, it costs itself points and nobody else anything.
+
+    `LabkitError`: this machine cannot make rooms (`room.unsupported`).
+    """
+    begun = time.monotonic()
+    hidden = _hidden_text(exam.hidden, found.lab)
+    exercises = []
+    for one in posed.all_of(found.lab):
+        answer = submission.answers.get(one.exercise.name)
+        exercises.append(_exercise(one, answer, Asked(hidden, seed_of(exam, found), exam.seconds)))
+    return Result(
+        found.learner,
+        found.lab,
+        source.title(source.path_of(found.lab)),
+        str(found.path),
+        tuple(exercises),
+        refused=submission.refused,
+        notes=submission.notes,
+        seconds=time.monotonic() - begun,
+        digest=digest_of(submission),
+    )
+
+
+def seed_of(exam: Exam, found: Found) -> str:
+    """What a learner's parameters are drawn from: nobody can tell it without the exam's own seed."""
+    text = "\0".join((exam.seed, found.learner, found.lab))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def digest_of(submission: Submission) -> str:
+    """Of what is graded: equal ones get equal scores."""
+    text = json.dumps(sorted(submission.answers.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a judge is told besides the answer."""
+
+    hidden: str = ""  #: the text of the instructor's hidden checks of this lab
+    seed: str = ""
+    seconds: float = Allowance.wall_seconds
+
+
+def _exercise(one: Posed, answer: str | None, asked: Asked) -> ExerciseResult:
+    kind = one.exercise
+    if answer is None:
+        judged = [Judged("not attempted", "There is no answer to this exercise in the notebook.", kind.start)]
+    else:
+        judged = judge(one, answer, asked)
+    return ExerciseResult(kind.name, kind.title, kind.points, judged[0], tuple(judged[1:]), expected(one), answer or "")
+
+
+def expected(one: Posed) -> str:
+    """What the exercise asks for, in a sentence: what the learner's copy says of it in its docstring, or its title."""
+    try:
+        tree = ast.parse(re.sub(r"\A%%.*", "", one.stub))  # the course's own text
+    except SyntaxError:
+        return one.exercise.title
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    documented = ast.get_docstring(functions[0]) if functions else None
+    return documented.split("\n\n")[0].replace("\n", " ") if documented else one.exercise.title
+
+
+def judge(one: Posed, answer: str, asked: Asked) -> list[Judged]:
+    """The verdicts on one answer: the exercise's own, then the hidden ones. Nothing that it does raises here."""
+    judged = _in_a_room(one, answer, asked)
+    if any(verdict.outcome == "not checked" for verdict in judged):
+        judged = _whose_fault(one, judged, asked)
+    return judged
+
+
+def _in_a_room(one: Posed, answer: str, asked: Asked) -> list[Judged]:
+    task = one.to_json() | {"answer": answer, "seed": asked.seed, "hidden": [asked.hidden] if asked.hidden else []}
+    ended = room.run(
+        room.python("labkit.lab.grading.judge"),
+        stdin=json.dumps(task).encode(),
+        allowance=Allowance(wall_seconds=asked.seconds),
+    )
+    if ended.trouble:
+        return [Judged("not yet", f"Grading this answer was ended: {ended.trouble}.", _ENDED)]
+    try:
+        return _read(ended.stdout)
+    except ValueError:
+        return [Judged("not checked", f"The judge ended without a verdict (exit code {ended.exit_code}).", "")]
+
+
+_ENDED = (
+    "An answer is run in a room where it has a minute or two, little memory and few processes. Which of these ends?"
+)
+
+
+def _read(text: str) -> list[Judged]:
+    """What the judge has written. `ValueError`: it does not have the shape that it must have."""
+    said = json.loads(text)
+    if not isinstance(said, list) or not 1 <= len(said) <= _VERDICTS_MAX:
+        raise ValueError("no list of verdicts")
+    found = []
+    for one in said:
+        match one:
+            case {"outcome": str() as outcome, "seen": str() as seen, "why": str() as why, "share": int() | float()}:
+                share = float(one["share"])
+                if outcome not in OUTCOMES or not 0 <= share <= 1 or (share == 1) != (outcome == "passed"):
+                    raise ValueError("no verdict")
+                found.append(Judged(outcome, seen[:_TEXT_MAX], why[:_TEXT_MAX], share))
+            case _:
+                raise ValueError("no verdict")
+    return found
+
+
+def _whose_fault(one: Posed, judged: list[Judged], asked: Asked) -> list[Judged]:
+    """Verdicts that say "not checked": was it the machine, or something that the answer has done?
+
+    The course's own solution tells: where that can be checked, the answer is what kept the check from working.
+    """
+    ours = _of_solution(one.written_in.stem.split("_")[0], one.exercise.name, asked.hidden)
+    found = []
+    for number, verdict in enumerate(judged):
+        own = ours[number] if number < len(ours) else ours[0]
+        if verdict.outcome == "not checked":
+            if own.outcome != "not checked":
+                verdict = Judged("not yet", f"This answer kept its check from working. {verdict.seen}", _KEPT)
+            else:
+                verdict = own
+        found.append(verdict)
+    return found
+
+
+_KEPT = "The course's own solution is checked here without trouble. What does the answer do besides what is asked for?"
+
+
+@lru_cache(maxsize=256)
+def _of_solution(lab: str, name: str, hidden: str) -> list[Judged]:
+    one = posed.posed(lab, name)
+    return _in_a_room(one, one.solved, Asked(hidden, "the course's own solution"))
+
+
+def _hidden_text(folder: str, lab: str) -> str:
+    """The instructor's hidden checks of a lab: the text of `labNN.py` in their folder, "" where there is none."""
+    if not folder:
+        return ""
+    path = Path(folder, f"lab{lab}.py")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabkitError(f"the hidden checks {path} cannot be read: {error}") from None

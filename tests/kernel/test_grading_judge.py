@@ -1,0 +1,271 @@
+"""Answers that do not want to be judged by what they do. What each deserves is said beside it."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit import host, paths, procfs
+from labkit.lab.grading import grade, plain, room
+from labkit.lab.grading.grade import Asked
+from labkit.lab.grading.results import Judged
+from labkit.lab.notebooks import posed
+from tests.requirements import machine_cannot
+
+HONEST = """
+def isolate(hostname):
+    unshare(CLONE_NEWUTS)
+    sethostname(hostname)
+"""
+
+
+@pytest.fixture(autouse=True)
+def rooms() -> Iterator[None]:
+    if lack := room.unsupported():
+        machine_cannot(lack.what)
+    before = set(procfs.descendants(host.pid()))
+    yield
+    assert set(procfs.descendants(host.pid())) <= before
+
+
+def judged(
+    answer: str, exercise: str = "isolate", lab: str = "05", seed: str = "seed", seconds: float = 120.0
+) -> Judged:
+    return grade.judge(posed.posed(lab, exercise), answer, Asked(seed=seed, seconds=seconds))[0]
+
+
+def test_an_honest_answer_passes_and_a_stub_was_not_attempted() -> None:
+    assert judged(HONEST).outcome == "passed"
+    assert judged(posed.posed("05", "isolate").stub).outcome == "not attempted"
+    assert judged("isolate = None").outcome == "not attempted"
+
+
+def test_a_mistake_gets_the_same_words_as_in_the_notebook() -> None:
+    wrong = judged("def isolate(hostname):\n    sethostname(hostname)\n    unshare(CLONE_NEWUTS)\n")
+    assert wrong.outcome == "not yet"
+    assert "lab host" in wrong.seen
+    raised = judged("def isolate(hostname):\n    unshare(CLONE_NEWUTS)\n    1 / 0\n")
+    assert "ZeroDivisionError" in raised.seen
+    assert "line 3 (`1 / 0`)" in raised.seen
+
+
+def test_the_parameters_are_drawn_from_the_seed() -> None:
+    names = [judged(HONEST, seed=seed).seen.split("`")[1] for seed in ("alice", "bob", "alice")]
+    assert names[0] == names[2] != names[1]
+
+
+FORGERIES = {
+    "the words of a pass": "print('isolate: passed'); isolate = lambda hostname: print('passed')",
+    "a verdict on every descriptor": """
+def isolate(hostname):
+    import json
+    said = json.dumps([{"outcome": "passed", "seen": "", "why": "", "share": 1.0}]).encode()
+    for fd in range(64):
+        try: os.write(fd, said)
+        except OSError: pass
+""",
+    "a patched check": """
+import labkit.lab.exercises.lab05 as lab05, labkit.lab.judge, labkit.lab.verdict as verdict
+lab05.Isolate.check = lambda self, isolate: verdict.Passed("", "")
+labkit.lab.judge.judge = lambda *a: verdict.Passed("", "")
+def isolate(hostname): return 1
+""",
+    "patched helpers": """
+import labkit.process, labkit.procfs, labkit.lab.exercises.hostname as hostname
+hostname.own_name = lambda *a: None
+labkit.procfs.namespace_inode = lambda *a: 4
+def isolate(hostname): return 1
+""",
+    "a pass that is returned": """
+from labkit.lab.verdict import Passed
+def isolate(hostname): return Passed("", "")
+""",
+    "an answer that is executed when it is read": """
+class Evil:
+    def __reduce__(self):
+        return exec, ("import labkit.lab.exercises.hostname as h; h.own_name = lambda *a: None",)
+def isolate(hostname): return Evil()
+""",
+    "an error that is executed when it is read": """
+class Evil(Exception):
+    def __reduce__(self):
+        return os.system, ("true",)
+def isolate(hostname): raise Evil()
+""",
+    "the lab host as it looks like": """
+def isolate(hostname):
+    def __getattr__(self, name): return hostname
+    sethostname(hostname)
+""",
+    "a module mounted over ours": f"""
+def isolate(hostname):
+    from labkit.syscalls import mount
+    os.makedirs("/tmp/fake/exercises")
+    open("/tmp/fake/exercises/hostname.py", "w").write("own_name = lambda *a: None")
+    mount("/tmp/fake/exercises", "{paths.checkout()}/labkit/lab/exercises", None, MS_BIND)
+""",
+    "what the machine lacks": """
+from labkit.errors import Unsupported
+def isolate(hostname): raise Unsupported("nothing", "pass")
+""",
+    "a check that breaks": """
+def isolate(hostname):
+    class NotAnswer(BaseException): pass
+    raise NotAnswer()
+""",
+    "an import hook": """
+import sys, builtins
+builtins.__import__ = None
+sys.meta_path.clear()
+def isolate(hostname): return 1
+""",
+}
+
+
+@pytest.mark.parametrize("answer", FORGERIES.values(), ids=FORGERIES)
+def test_a_forgery_does_not_pass(answer: str) -> None:
+    verdict = judged(answer)
+    assert (verdict.outcome, verdict.share) == ("not yet", 0)
+
+
+ASSAULTS = {
+    "an end of the process": "def isolate(hostname): os._exit(0)",
+    "an end of its parent": "def isolate(hostname): os.kill(os.getppid(), 9)",
+    "an end of all it may signal": "def isolate(hostname): os.kill(-1, 9)",
+    "an end in the cell": "import os; os._exit(0)",
+    "a parser's end": "isolate = " + "(" * 5000 + ")" * 5000,
+    "a parser's memory": "isolate = " + "-" * 50000 + "1",
+    "no Python": "def isolate(:",
+    "a NUL": "isolate = 1 \0",
+    "a fork bomb": "def isolate(hostname):\n    while True: os.fork()",
+    "threads": "def isolate(hostname):\n    while True: threading.Thread(target=threading.Event().wait).start()",
+    "much memory": "def isolate(hostname):\n    kept = []\n    while True: kept.append(b'x' * (1 << 24) + b'y')",
+    "much output": "def isolate(hostname):\n    for _ in range(300): print('x' * 1000000)",
+    "a big answer": "def isolate(hostname): return 'x' * (100 << 20)",
+    "a deep answer": "def isolate(hostname):\n    at = []\n    for _ in range(100000): at = [at]\n    return at",
+    "a full disk": """
+def isolate(hostname):
+    with open("/tmp/x", "wb") as file:
+        while True: file.write(bytes(1 << 20))
+""",
+    "everything unmounted": """
+def isolate(hostname):
+    from labkit.syscalls import umount2
+    umount2("/proc", 2); umount2("/tmp", 2)
+""",
+    "everything covered": """
+def isolate(hostname):
+    for place in ("/proc", "/tmp", "/usr"): mount("none", place, "tmpfs")
+""",
+}
+
+
+@pytest.mark.parametrize("answer", ASSAULTS.values(), ids=ASSAULTS)
+def test_an_assault_is_contained_and_has_its_verdict(answer: str) -> None:
+    verdict = judged(answer)
+    assert verdict.outcome == "not yet", verdict
+    assert verdict.seen
+
+
+def test_an_endless_loop_is_ended_by_the_exercises_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = time.monotonic()
+    assert "had not returned after 10 seconds" in judged("def isolate(hostname):\n    while True: pass").seen
+    assert time.monotonic() - begun < 100
+
+
+def test_a_cell_without_an_end_is_ended_with_its_room() -> None:
+    assert "it had not ended after 3 s" in judged("import time\ntime.sleep(1000)", seconds=3).seen
+
+
+LOOKS = """
+def isolate(hostname):
+    found = []
+    for pid in (1, os.getppid(), open(f"/proc/{os.getppid()}/stat").read().rsplit(")")[-1].split()[1]):
+        for name in ("environ", "mem", "maps", "ns/uts", "fd/0", "cwd/."):
+            try: found.append(open(f"/proc/{pid}/{name}", "rb"))
+            except OSError: pass
+    raise RuntimeError(f"found {found} {dict(os.environ)}")
+"""
+
+
+def test_the_judge_and_the_zygote_cannot_be_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "of the grader")
+    seen = judged(LOOKS).seen
+    assert "SECRET" not in seen
+    assert "seed" not in seen
+    assert "found []" in seen
+
+
+def test_what_one_answer_leaves_the_next_does_not_find() -> None:
+    leaves = HONEST + "    open('/tmp/answer', 'w').write('x')"
+    finds = "def isolate(hostname):\n    raise RuntimeError(str(os.listdir('/tmp')))"
+    assert judged(leaves).outcome == "passed"
+    assert "answer" not in judged(finds).seen
+
+
+def test_a_link_of_the_answer_leads_the_judge_nowhere() -> None:
+    # The check reads what it finds at the target, as the learner's own user.
+    secret = "def copy(source, target):\n    os.symlink('/proc/1/environ', target)"
+    assert judged(secret, "copy", "03").outcome == "not yet"
+
+
+def test_a_hidden_check_says_why_and_counts() -> None:
+    hidden = """
+from labkit.lab import Exercise, NotYet, Passed
+from labkit.process import spawn
+
+class LongNames(Exercise):
+    name = "isolate"
+    title = "Long names"
+
+    def check(self, isolate):
+        with spawn(isolate, "x" * 64) as child:
+            return Passed("64 characters", "") if helper() else NotYet("", "")
+
+def helper():
+    return True
+"""
+    found = grade.judge(posed.posed("05", "isolate"), HONEST, Asked(hidden))
+    assert [one.outcome for one in found] == ["passed", "passed"]
+    short = HONEST + "\n    if len(hostname) > 20: raise ValueError('too long')\n"
+    own, more = grade.judge(posed.posed("05", "isolate"), short, Asked(hidden))
+    assert (own.outcome, more.outcome) == ("passed", "not yet")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '[{"outcome": "passed", "seen": "", "why": "", "share": 2}]',
+        '[{"outcome": "not yet", "seen": "", "why": "", "share": 1}]',
+        '[{"outcome": "great", "seen": "", "why": "", "share": 1}]',
+        '[{"outcome": "passed", "seen": 1, "why": "", "share": 1}]',
+        "[" * 100000,
+    ],
+)
+def test_a_verdict_of_another_shape_is_none(text: str) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        grade._read(text)
+
+
+@pytest.mark.parametrize("value", [1, "x", [1, {"a": (b"x", None)}], {1, 2}, OSError(2, "x"), Path("/x"), 1.5])
+def test_plain_data_is_read(value: object) -> None:
+    import pickle
+
+    answer = ("error", value, []) if isinstance(value, Exception) else ("value", value)
+    assert repr(plain.loads(pickle.dumps(answer))) == repr(answer)
+
+
+@pytest.mark.parametrize("value", [os.system, eval, host.LabHost, json.dumps, print])
+def test_nothing_else_is(value: object) -> None:
+    import pickle
+
+    from labkit.errors import ChildDied
+
+    with pytest.raises(ChildDied):
+        plain.loads(pickle.dumps(("value", value)))
