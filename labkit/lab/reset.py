@@ -11,8 +11,9 @@ from labkit import host, paths
 from labkit.lab import leftover
 from labkit.vm import computer
 
-# What `--all` keeps of the state folder: copies of a learner's notebooks are never deleted.
-KEPT = (paths.KEPT_NOTEBOOKS, "setup.lock")
+# What `--all` keeps of the state folder: copies of a learner's notebooks are never deleted, nor is what an instructor's
+# grades can be come to again with (`labkit.lab.grading.seed`).
+KEPT = (paths.KEPT_NOTEBOOKS, "grading-seed", "setup.lock")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

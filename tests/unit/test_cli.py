@@ -9,6 +9,7 @@ import pytest
 
 from labkit import errors, paths
 from labkit.lab import cli, invm, reset, serve, testrun
+from labkit.lab.grading import seed
 
 CHECKOUT = paths.checkout()
 
@@ -106,10 +107,11 @@ def test_reset_all_asks_first_and_keeps_copies(
     assert "--yes" in capsys.readouterr().err
     for name in ("rootfs/busybox", "kept/1"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "progress.json").touch()
+    for name in ("progress.json", seed.NAME):
+        (tmp_path / name).touch()
     (tmp_path / "link").symlink_to("/etc")
     assert reset.clear(tmp_path) == ["link", "progress.json", "rootfs"]
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grading-seed", "kept"]
     assert reset.clear(tmp_path / "not there") == []
 
 
