@@ -212,6 +212,23 @@ def test_a_link_of_the_answer_leads_the_judge_nowhere() -> None:
     assert judged(secret, "copy", "03").outcome == "not yet"
 
 
+COVERS = f"""
+def keep(hostname, path):
+    unshare(CLONE_NEWUTS)  # and no name is written
+    open(path, "w").close()
+    mount("/proc/self/ns/uts", path, None, MS_BIND)
+    with open("/tmp/fake.py", "w") as fake:
+        fake.write(f"_name_behind = lambda path: ({{hostname!r}}, 'labhost')\\n_unmount_all = print")
+    mount("/tmp/fake.py", "{paths.checkout()}/labkit/lab/exercises/lab05.py", None, MS_BIND)
+"""
+
+
+def test_helpers_are_imported_before_anything_can_be_mounted_over_them() -> None:
+    verdict = judged(COVERS, "keep")
+    assert verdict.outcome == "not yet"
+    assert "the name in it is `labhost`" in verdict.seen
+
+
 def test_a_hidden_check_says_why_and_counts() -> None:
     hidden = """
 from labkit.lab import Exercise, NotYet, Passed
