@@ -15,6 +15,9 @@ from contextlib import suppress
 
 PREFIX = "labkit."
 
+#: False where the place for temporary files ends soon itself: then folders are left, whoever owns what is in them.
+remove = True
+
 
 class Folder(tempfile.TemporaryDirectory[str]):
     """A new folder, below `within` (the system's place for temporary files), removed by `cleanup` or on leaving."""
@@ -31,8 +34,11 @@ class Folder(tempfile.TemporaryDirectory[str]):
 
     def cleanup(self) -> None:
         """Remove it with all that is in it. Twice is as good as once."""
-        with suppress(FileNotFoundError):
-            super().cleanup()
+        if remove:
+            with suppress(FileNotFoundError):
+                super().cleanup()
+        else:
+            self._finalizer.detach()  # type: ignore[attr-defined]
         if self._unlock:
             self._unlock()
 

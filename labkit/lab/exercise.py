@@ -17,12 +17,13 @@ class Exercise:
 
     name: ClassVar[str]  #: as in `lab.NAME`
     title: ClassVar[str]  #: what is asked, in a few words
-    points: ClassVar[int] = 1
+    points: ClassVar[int] = 1  #: 1 for a step, 2 for several, 3 where they must be found
     hints: ClassVar[tuple[str, ...]] = ()  #: a nudge, where to look, the line
     start: ClassVar[str] = ""  #: where to start, said when nothing was attempted
     because: ClassVar[str] = ""  #: why the solution is a good one, said under it
     seconds: ClassVar[float] = 10.0  #: how long one check may take
     skip_stubs: ClassVar[bool] = True  #: False where an empty function may be an answer
+    in_room: ClassVar[bool] = False  #: True where a judge checks: the learner's functions are run in children only
     seed: ClassVar[str] = ""  #: for parameters that are the same again; without one LABKIT_SEED is asked
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 from labkit import vm
+from labkit.errors import Unsupported
 from labkit.vm.computer import Computer
 
 _one_at_a_time = threading.Lock()
@@ -29,6 +30,14 @@ def guest(memory_mib: int = 256, watch: Callable[[Computer], object] | None = No
             _running.remove(old)
         _running.append(vm.start(memory_mib=memory_mib, watch=watch))
         return _running[0]
+
+
+def kvm() -> bool:
+    """Whether the lab's guest runs on the processor itself. False: QEMU imitates one, or no guest can be booted."""
+    try:
+        return guest().kvm
+    except Unsupported:
+        return False
 
 
 @atexit.register

@@ -11,18 +11,7 @@ from labkit.lab.sharing import FACTS, PLACES, Finding, look
 from tests.requirements import need
 
 NAMES = [fact.name for fact in FACTS]
-RIGHT: dict[str, set[str]] = {
-    "kernel": {"process", "container"},
-    "uptime": {"process", "container"},
-    "memory": {"process", "container"},
-    "cpu": {"process", "container"},
-    "users": {"process", "container"},
-    "hostname": {"process"},
-    "processes": {"process"},
-    "seen": {"process", "container"},
-    "ports": {"process"},
-    "files": {"process"},
-}
+RIGHT = {name: set(places) for name, places in shares.KNOWN.items()}
 
 
 def found_as(table: dict[str, set[str]]) -> Table:

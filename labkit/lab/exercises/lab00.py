@@ -9,7 +9,8 @@ from labkit import host, labhost, procfs, temporary
 from labkit.constants import MNT_DETACH
 from labkit.lab import Exercise, NotAttempted, NotYet, Passed, Verdict
 from labkit.lab.exercises import hostname
-from labkit.process import run_in_child, spawn
+from labkit.lab.exercises.desk import Desk, held
+from labkit.process import Child, run_in_child, spawn
 from labkit.syscalls import mount, sethostname, umount2
 
 
@@ -68,6 +69,8 @@ class Mend(Exercise):
     def check(self, mend: Callable[[], object]) -> Verdict:
         """Make a mess on the lab host, let `mend` act, and look at what is left of it."""
         odd_name = self.draw_name("mess")
+        if self.in_room:
+            return _mended_at_a_desk(mend, odd_name)
         with temporary.Folder() as folder:
             run_in_child(sethostname, odd_name)
             run_in_child(mount, "mess", folder, "tmpfs")
@@ -76,33 +79,60 @@ class Mend(Exercise):
                     mend()
                     hostname.until(_answers, seconds=5)
                     hostname.until(lambda: not forgotten.alive, seconds=0.5)
-                    return self._look(forgotten.pid if forgotten.alive else None, folder)
+                    name = hostname.of(host.pid())
+                    return _left(name, forgotten.pid if forgotten.alive else None, _is_mounted(host.pid(), folder))
                 finally:
                     _restore(folder)
 
-    def _look(self, forgotten: int | None, folder: str) -> Verdict:
-        name = hostname.of(host.pid())
-        mounted = _is_mounted(folder)
-        right: list[str] = []
-        wrong: list[str] = []
-        (wrong if name != labhost.HOST_NAME else right).append(f"its hostname is `{name}`")
-        (wrong if forgotten else right).append(f"process {forgotten} still runs" if forgotten else "no process is left")
-        (wrong if mounted else right).append("a folder in memory is still mounted" if mounted else "no mount is left")
-        if not wrong:
-            return Passed(
-                f"Before: an odd name, a forgotten process, a folder in memory. Now: {', '.join(right)}.",
-                "Nothing that you do on the lab host can outlast it. So try things, break things, and reset.",
-            )
-        if not right:
-            return NotYet(
-                f"Nothing has changed on the lab host: {', '.join(wrong)}.",
-                "Does your function reach the lab host at all? It runs in the notebook, not in a child.",
-            )
-        return NotYet(
-            f"Part of the mess is gone ({', '.join(right)}), part is still there: {', '.join(wrong)}.",
-            "Undoing things one by one works only while you know all of them. Is there a call that ends the lab host "
-            "as a whole?",
+
+def _left(name: str, forgotten: int | None, mounted: bool) -> Verdict:
+    """What is left of the mess."""
+    right: list[str] = []
+    wrong: list[str] = []
+    (wrong if name != labhost.HOST_NAME else right).append(f"its hostname is `{name}`")
+    (wrong if forgotten else right).append(f"process {forgotten} still runs" if forgotten else "no process is left")
+    (wrong if mounted else right).append("a folder in memory is still mounted" if mounted else "no mount is left")
+    if not wrong:
+        return Passed(
+            f"Before: an odd name, a forgotten process, a folder in memory. Now: {', '.join(right)}.",
+            "Nothing that you do on the lab host can outlast it. So try things, break things, and reset.",
         )
+    if not right:
+        return NotYet(
+            f"Nothing has changed on the lab host: {', '.join(wrong)}.",
+            "Does your function reach the lab host at all? It runs in the notebook, not in a child.",
+        )
+    return NotYet(
+        f"Part of the mess is gone ({', '.join(right)}), part is still there: {', '.join(wrong)}.",
+        "Undoing things one by one works only while you know all of them. Is there a call that ends the lab host "
+        "as a whole?",
+        share=len(right) / 3,
+    )
+
+
+def _mended_at_a_desk(mend: Callable[[], object], odd_name: str) -> Verdict:
+    """The same where `mend` may not run in this process: in one that stands for the notebook."""
+    with temporary.Folder() as folder, Desk() as desk:
+        forgotten = desk.child.call(_make_a_mess, odd_name, folder)
+        with held(desk.host) as its_host, held(forgotten) as process:
+            desk.child.call(mend)
+            hostname.until(lambda: not process.alive, seconds=5)
+            if not its_host.alive:
+                return _left(labhost.HOST_NAME, forgotten if process.alive else None, False)
+            name, mounted = hostname.of(desk.host), _is_mounted(desk.host, folder)
+            return _left(name, forgotten if process.alive else None, mounted)
+
+
+def _make_a_mess(odd_name: str, folder: str) -> int:
+    """At the desk: a mess on its lab host; the PID of the process that is forgotten there."""
+    run_in_child(sethostname, odd_name)
+    run_in_child(mount, "mess", folder, "tmpfs")
+    forgotten = spawn(hostname.own)
+    _forgotten.append(forgotten)
+    return forgotten.pid
+
+
+_forgotten: list[Child] = []  # at the desk
 
 
 def _is_as_given(pid: int, host_name: str) -> bool:
@@ -116,9 +146,9 @@ def _answers() -> bool:
     return bool(run_in_child(hostname.own))
 
 
-def _is_mounted(folder: str) -> bool:
+def _is_mounted(pid: int, folder: str) -> bool:
     real = os.path.realpath(folder)
-    return any(one.mount_point == real for one in procfs.mountinfo(host.pid()))
+    return any(one.mount_point == real for one in procfs.mountinfo(pid))
 
 
 def _restore(folder: str) -> None:

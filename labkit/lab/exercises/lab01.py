@@ -6,6 +6,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 from labkit import procfs
 from labkit.errors import LabkitError
@@ -21,6 +23,7 @@ class Serving(Exercise):
 
     name = "serving"
     title = "Who answers on this port?"
+    points = 2
     start = "Begin by asking psutil for all TCP sockets of this network: `psutil.net_connections('tcp')`."
     seconds = 120.0
     hints = (
@@ -117,6 +120,7 @@ class Follow(Exercise):
 
     name = "follow"
     title = "Follow one request through three servers"
+    points = 2
     start = "Begin with one log: find the line that has the request's id, and in it the number of the process."
     seconds = 240.0
     hints = (
@@ -145,9 +149,10 @@ class Follow(Exercise):
             truth = {request_id: _who_served(request_id, three) for request_id in ids}
             logs = {name: server.read_log() for name, server in three.items()}
             mains = {name: server.pid for name, server in three.items()}
-        for asked in ids[1:]:
-            if verdict := _is_followed(follow(asked, dict(logs)), asked, truth, mains):
-                return verdict
+        answers = {asked: follow(asked, dict(logs)) for asked in ids[1:]}
+        for asked, answer in answers.items():
+            if verdict := _is_followed(answer, asked, truth, mains):
+                return replace(verdict, share=_share(answers, truth))
         found = truth[ids[1]]
         return Passed(
             f"Request {ids[1]} went through process {found['web']} of the web server, process "
@@ -188,9 +193,19 @@ def _wait_for_line(server: Server, request_id: str) -> int:
         time.sleep(0.02)
 
 
+def _share(answers: Mapping[str, object], truth: Mapping[str, Mapping[str, int]]) -> float:
+    """How much is right: for each request, each of the three servers."""
+    right: list[bool] = [
+        isinstance(answer, Mapping) and bool(answer.get(name) == pid)
+        for asked, answer in answers.items()
+        for name, pid in truth[asked].items()
+    ]
+    return sum(right) / len(right)
+
+
 def _is_followed(
     answer: object, asked: str, truth: Mapping[str, Mapping[str, int]], mains: Mapping[str, int]
-) -> Verdict | None:
+) -> NotYet | None:
     wanted = truth[asked]
     if not isinstance(answer, Mapping):
         return NotYet(
@@ -238,6 +253,7 @@ class Site(Exercise):
 
     name = "site"
     title = "Put the application behind nginx"
+    points = 2
     start = "Begin with `server { listen 127.0.0.1:PORT; root /srv/pages; }`, PORT being the argument."
     seconds = 240.0
     hints = (
@@ -276,7 +292,7 @@ class Site(Exercise):
 
     def _through_it(self, web: Server, application: Server, port: int) -> Verdict:
         page, path = self.draw_name("page"), self.draw_name("path")
-        (web.folder / "pages" / f"{page}.html").write_text(f"<p>{page}</p>\n")
+        run_in_child(Path.write_text, web.folder / "pages" / f"{page}.html", f"<p>{page}</p>\n")  # nginx's own folder
         got = run_in_child(_ask, f"/{page}.html", port)
         if verdict := _is_page(got, page):
             return verdict

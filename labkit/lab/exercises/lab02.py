@@ -125,6 +125,7 @@ class Apart(Exercise):
 
     name = "apart"
     title = "Uploads that cannot fill the database's disk"
+    points = 2
     seconds = 30.0
     start = "Begin with the call that made the small disk above: `mount`. On which folder shall the new one appear?"
     hints = (

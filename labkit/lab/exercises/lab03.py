@@ -23,6 +23,7 @@ class Count(Exercise):
 
     name = "count"
     title = "A tracer of your own"
+    points = 3
     start = START
     seconds = 20.0
     hints = (
@@ -124,6 +125,7 @@ class Refuse(Exercise):
 
     name = "refuse"
     title = "Refuse one call"
+    points = 2
     start = "Begin with a profile that allows everything but the calls that make a folder."
     seconds = 20.0
     hints = (

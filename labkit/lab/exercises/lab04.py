@@ -22,6 +22,7 @@ class Serve(Exercise):
 
     name = "serve"
     title = "Handle the port exit"
+    points = 2
     start = (
         "Begin with the loop: let the guest run on with `machine.resume()`, then look at `machine.state.exit_reason`."
     )
@@ -119,6 +120,7 @@ class Uptime(Exercise):
 
     name = "uptime"
     title = "Tell a guest the time"
+    points = 3
     start = "Begin with the loop of the exercise before. What is new: a read (`KVM_EXIT_IO_IN`) wants an answer."
     hints = (
         (

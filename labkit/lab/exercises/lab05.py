@@ -125,6 +125,7 @@ class Join(Exercise):
 
     name = "join"
     title = "Into another process's namespace"
+    points = 2
     start = "Begin by opening the file that leads to the other process's UTS namespace."
     hints = (
         "`unshare` makes a new namespace. Here is one already. Which of the three calls takes one that exists?",
@@ -211,6 +212,7 @@ class Keep(Exercise):
 
     name = "keep"
     title = "A namespace without a process"
+    points = 3
     start = "Begin as in `isolate`. Then the namespace needs someone to hold it: a mount."
     hints = (
         "A mount holds what is mounted. `/proc/self/ns/uts` stands for the namespace the caller is in. Mount it where?",

@@ -26,6 +26,7 @@ class Alone(Exercise):
 
     name = "alone"
     title = "Be PID 1 and see only yourself"
+    points = 3
     start = "Begin with the call that gives your *next child* a PID namespace, then make that child."
     hints = (
         (
@@ -186,6 +187,7 @@ class Init(Exercise):
 
     name = "init"
     title = "Reap an orphan"
+    points = 2
     start = "Begin by starting `command` in a child; then wait for whatever child ends."
     hints = (
         "PID 1 gets children that it never made. Which call waits for *any* child and says which one it was?",
@@ -310,6 +312,7 @@ class Translate(Exercise):
 
     name = "translate"
     title = "Translate a PID"
+    points = 2
     start = "Begin by asking: where does the kernel write down all the numbers that one process has?"
     hints = (
         (

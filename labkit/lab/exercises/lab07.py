@@ -89,6 +89,7 @@ class Escape(Exercise):
 
     name = "escape"
     title = "Get out of a chroot"
+    points = 3
     start = "Begin inside: make a folder, and call `os.chroot` on it without going there."
     hints = (
         (
@@ -180,6 +181,7 @@ class Enter(Exercise):
 
     name = "enter"
     title = "Move into a root of your own, and leave no trace of the old"
+    points = 3
     start = "Begin with a mount namespace of your own, and cut its propagation, as in lab 06."
     hints = (
         (
@@ -235,6 +237,7 @@ class Furnish(Exercise):
 
     name = "furnish"
     title = "A /dev with just what a shell needs, and a /proc"
+    points = 2
     start = "Begin with `/proc`: one call, as in lab 06, but below `root`."
     hints = (
         (

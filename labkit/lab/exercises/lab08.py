@@ -25,6 +25,7 @@ class Layer(Exercise):
 
     name = "layer"
     title = "Ten boxes from one image"
+    points = 2
     seconds = 60.0
     start = "Begin with the three folders that an overlay needs besides the image: make them in `home`."
     hints = (
@@ -308,6 +309,7 @@ class Pack(Exercise):
 
     name = "pack"
     title = "What a box has changed, as a tar archive"
+    points = 3
     seconds = 30.0
     start = 'Begin with `tarfile.open(archive, "w")` and a walk through `upper`, adding each name.'
     hints = (

@@ -30,6 +30,7 @@ class Share(Exercise):
 
     name = "share"
     title = "A group that may use 20 % of a CPU"
+    points = 2
     seconds = 40.0
     start = "Begin with the group: one `os.mkdir`."
     hints = (
@@ -164,6 +165,7 @@ class AwaitOom(Exercise):
 
     name = "await_oom"
     title = "Catch an OOM kill by its event"
+    points = 3
     seconds = 60.0
     start = "Begin by opening `memory.events` of the group and reading the number after `oom_kill`."
     hints = (
@@ -315,6 +317,7 @@ class Cage(Exercise):
 
     name = "cage"
     title = "Survive a fork bomb"
+    points = 2
     seconds = 60.0
     start = "Begin with the limit: one line in `pids.max`. Then fork, and let the child do the rest."
     hints = (
@@ -415,6 +418,7 @@ class Delegate(Exercise):
 
     name = "delegate"
     title = "Delegate a group to an ordinary user"
+    points = 2
     seconds = 40.0
     start = "Begin with the folder itself: `os.chown` lets its new owner make groups in it."
     hints = (

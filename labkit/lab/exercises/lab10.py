@@ -1,19 +1,13 @@
 """The exercises of lab 10: two boxes and a cable, the way out, a published port, and the other end of a pair."""
 
-import http.client
-import shutil
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit import rootfs, temporary
+from labkit import temporary
 from labkit.container.container import Container
 from labkit.lab import Exercise, NotYet, Passed, Verdict
-from labkit.lab.exercises import cable, wayout
+from labkit.lab.exercises import cable, publishedat, wayout
 from labkit.lab.exercises.published import not_published
 from labkit.lab.exercises.town import Town, bridge, pair, reach, require_nat
 from labkit.lab.exercises.wayout import lone_packet
@@ -28,6 +22,7 @@ class Connect(Exercise):
 
     name = "connect"
     title = "Two boxes that reach each other"
+    points = 2
     start = "Begin with the pair: one call makes both ends, and says in which namespace each of them is born."
     hints = (
         (
@@ -75,6 +70,7 @@ class ReachOut(Exercise):
 
     name = "reach_out"
     title = "A box that reaches the world outside"
+    points = 3
     start = "Begin in the box: where should it send what is not for its own neighbours?"
     hints = (
         (
@@ -128,6 +124,7 @@ class Publish(Exercise):
 
     name = "publish"
     title = "Publish a port"
+    points = 2
     start = "Begin with an endpoint: `network.endpoint(...)` takes `publish={machine's port: container's port}`."
     hints = (
         (
@@ -149,11 +146,11 @@ class Publish(Exercise):
     def check(self, publish: Callable[[Network, str], Any]) -> Verdict:
         """Call it here, with a network and a root that has a page nobody can foresee; fetch the page by its URL."""
         page = self.draw_name("page")
+        if self.in_room:
+            return publishedat.looked_at(publish, self.draw_name("net"), page)
         with temporary.Folder() as above, Network(self.draw_name("net")) as network:
             root = Path(above, "root")
-            shutil.copytree(rootfs.find("busybox"), root, symlinks=True)
-            (root / "www").mkdir()
-            (root / "www" / "index.html").write_text(page)
+            publishedat.make_root(str(root), page)
             answer = publish(network, str(root))
             server = answer[0] if isinstance(answer, tuple) and answer else answer
             try:
@@ -164,15 +161,12 @@ class Publish(Exercise):
 
     def _look(self, network: Network, answer: Any, page: str) -> Verdict:
         if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], Container)):
-            return NotYet(
-                f"`publish()` returned {_shown(answer)}.",
-                "It returns two things: the container, still running, and the URL. `return server, url` makes a tuple.",
-            )
+            return publishedat.not_two_things(publishedat.shown(answer))
         server, url = answer
-        parts = urllib.parse.urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme != "http" or not parts.hostname:
-            return NotYet(f"{url!r} is no URL of a web server.", 'One looks like this: `"http://127.0.0.1:8080/"`.')
-        got = _fetch(url, server)
+        parts = publishedat.parts_of(url)
+        if isinstance(parts, NotYet):
+            return parts
+        got = publishedat.fetch(url, lambda: server.alive)
         if got != page:
             return not_published(network, server, parts, got)
         ours = [one for endpoint in network.endpoints.values() for one in endpoint.published]
@@ -190,35 +184,12 @@ class Publish(Exercise):
         )
 
 
-def _shown(answer: object) -> str:
-    shown = repr(answer)
-    return f"`{shown}`" if len(shown) <= 60 else f"a {type(answer).__name__}"
-
-
-def _fetch(url: str, server: Container) -> str:
-    """The page at `url`, or the name of the error; a server that has only begun to start has its moment."""
-    error = ""
-    deadline = time.monotonic() + 2.0
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=2.0) as answer:
-                return str(answer.read(10_000).decode("utf-8", "replace"))
-        except urllib.error.HTTPError as failed:
-            return f"HTTP {failed.code}"
-        except (OSError, http.client.HTTPException) as failed:
-            reason = getattr(failed, "reason", failed)
-            error = type(reason).__name__
-            if error == "ConnectionRefusedError" or not server.alive:
-                break
-        time.sleep(0.02)
-    return error
-
-
 class OtherEnd(Exercise):
     """Who holds the other end of a pair."""
 
     name = "other_end"
     title = "Find who holds the other end"
+    points = 2
     start = "Begin with what your end knows: `ip.get_links(...)` tells its own number, and that of its peer."
     hints = (
         (

@@ -20,6 +20,7 @@ class Become(Exercise):
 
     name = "become"
     title = "Be root without being root"
+    points = 2
     start = "Begin with a user namespace of your own; look at `/proc/self/uid_map` before and after."
     hints = (
         (
@@ -76,6 +77,7 @@ class Keep(Exercise):
 
     name = "keep"
     title = "Keep exactly the capabilities that a web server needs"
+    points = 2
     start = "Begin by finding out: which two calls of the server are refused to a process without capabilities?"
     hints = (
         (
@@ -139,6 +141,7 @@ class Refuse(Exercise):
 
     name = "refuse"
     title = "Refuse one system call with EPERM, and let unknown ones be ENOSYS"
+    points = 3
     start = "Begin with the two lines that load `arch` and compare it; `ret allow` is a filter already."
     hints = (
         (

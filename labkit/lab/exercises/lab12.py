@@ -33,6 +33,7 @@ class Order(Exercise):
 
     name = "order"
     title = "Put the steps in order, and defend three choices"
+    points = 2
     start = "Begin with the last: after which step can nothing else of the twelve be done?"
     seconds = 40.0
     hints = (
@@ -111,6 +112,7 @@ class Run(Exercise):
 
     name = "run"
     title = "Your own run"
+    points = 3
     start = (
         "Begin with the shape of lab 07's `box`: fork; in the child the steps and `os.execve`, in the parent "
         "`exit_code_of`."
@@ -254,6 +256,7 @@ class Pod(Exercise):
 
     name = "pod"
     title = "A pod"
+    points = 3
     start = "Begin with the network: who makes the namespace, and who holds it while the two boxes come and go?"
     seconds = 30.0
     hints = (

@@ -44,21 +44,21 @@ def not_published(network: Network, server: Container, url: SplitResult, got: st
 
 
 def _nobody_there(server: Container, port: int, got: str) -> Verdict:
-    listening = _listening(server.pid)
-    if any(number == port and address not in ("0100007F",) for address, number in listening):
+    listeners = listening(server.pid)
+    if any(number == port and address not in ("0100007F",) for address, number, _ in listeners):
         return NotYet(
             f"The server answers, but not with the page: {got[:60]!r}.",
             "The page is `/www/index.html` of the root that you were given. Which folder does `httpd` serve, and which "
             "root does the container have?",
         )
-    if any(number == port for _, number in listening):
+    if any(number == port for _, number, _ in listeners):
         return NotYet(
             f"The server listens on port {port} of 127.0.0.1: on the loopback of its own namespace, where nobody else "
             "is.",
             "What comes from outside comes in by `eth0`. On which address must a server listen to be reached there?",
         )
-    if listening:
-        numbers = " and ".join(str(number) for _, number in listening)
+    if listeners:
+        numbers = " and ".join(str(number) for _, number, _ in listeners)
         return NotYet(
             f"Published is port {port} of the container, and its server listens on port {numbers}.",
             "The two must be the same: the right-hand number in `publish`, and what the server is told by `-p`.",
@@ -69,8 +69,8 @@ def _nobody_there(server: Container, port: int, got: str) -> Verdict:
     )
 
 
-def _listening(pid: int) -> list[tuple[str, int]]:
-    """Address (as /proc has it) and port of the listening sockets in a process's network namespace. proc(5)."""
+def listening(pid: int) -> list[tuple[str, int, str]]:
+    """Address (as /proc has it), port and inode of the listening sockets in a process's network namespace. proc(5)."""
     found = []
     for name in ("tcp", "tcp6"):
         try:
@@ -81,5 +81,5 @@ def _listening(pid: int) -> list[tuple[str, int]]:
         for row in rows:
             address, _, port = row[1].partition(":")
             if row[3] == _LISTENING:
-                found.append((address, int(port, 16)))
+                found.append((address, int(port, 16), row[9]))
     return found

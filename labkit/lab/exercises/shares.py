@@ -1,6 +1,7 @@
 """What a process, a container and a guest share with the host: a learner's table, compared with what is found here.
 
-Nothing in it knows the right answer: `labkit.lab.sharing` asks a live process, a live container and a live guest.
+In a notebook nothing knows the right answer: `labkit.lab.sharing` asks a live process, a live container and a live
+guest. A judge, who is in a container and boots no guest, goes by `KNOWN`; tests hold it against what is found.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,22 @@ _THINK = {
     "ports": "127.0.0.1 belongs to a loopback interface. Is there one of its own for this place?",
     "files": "A path begins at a root. Does this place have the host's root, or another?",
 }
+
+
+#: Which places share what with the host. Of the guest's processor nobody can know: it is the machine's own under KVM.
+KNOWN: dict[str, tuple[str, ...]] = {
+    "kernel": ("process", "container"),
+    "uptime": ("process", "container"),
+    "memory": ("process", "container"),
+    "cpu": ("process", "container"),
+    "users": ("process", "container"),
+    "hostname": ("process",),
+    "processes": ("process",),
+    "seen": ("process", "container"),
+    "ports": ("process",),
+    "files": ("process",),
+}
+_DEPENDS = ("cpu", "guest")
 
 
 class Shares(Exercise):
@@ -62,6 +79,8 @@ class Shares(Exercise):
         chosen = read(answers)
         if not isinstance(chosen, dict):
             return chosen
+        if self.in_room:
+            return by_heart(chosen)
         return compared(chosen, look(guest(), lambda: self.draw_number(10**6, 10**8)))
 
 
@@ -106,24 +125,59 @@ def compared(chosen: Mapping[str, set[str]], found: Table) -> Verdict:
         if (place in chosen[fact.name]) != found[fact.name][place].shared
     ]
     if wrong:
-        return _one_wrong(*wrong[0], chosen, found, others=len(wrong) - 1)
+        return _one_wrong(*wrong[0], chosen, found, others=len(wrong) - 1, share=_share(wrong))
     return Passed(
-        "All ten lines are as they were just found, in a live process, a live container and a live guest.",
-        "A container is a process with some things of its own. A guest is a computer with everything of its own: "
-        "that is what its start, its memory and its wall are for.",
+        "All ten lines are as they were just found, in a live process, a live container and a live guest.", _WHY
     )
 
 
-def _one_wrong(fact: Fact, place: str, chosen: Mapping[str, set[str]], found: Table, *, others: int) -> Verdict:
+def by_heart(chosen: Mapping[str, set[str]]) -> Verdict:
+    """The same by `KNOWN`, where there is no machine to ask."""
+    wrong = [
+        (fact, place)
+        for fact in FACTS
+        for place in PLACES
+        if (fact.name, place) != _DEPENDS and (place in chosen[fact.name]) != (place in KNOWN[fact.name])
+    ]
+    if not wrong:
+        return Passed("All ten lines are as they are found in a live process, a live container and a live guest.", _WHY)
+    fact, place = wrong[0]
+    claim = "shares" if place in chosen[fact.name] else "does not share"
+    return NotYet(
+        f"`{fact.name}`, {fact.what}: your table says that the {place} {claim} it.{_others(len(wrong) - 1)}",
+        _THINK[fact.name],
+        share=_share(wrong),
+    )
+
+
+_WHY = (
+    "A container is a process with some things of its own. A guest is a computer with everything of its own: that is "
+    "what its start, its memory and its wall are for."
+)
+
+
+def _share(wrong: list[tuple[Fact, str]]) -> float:
+    """How many of the ten lines are right."""
+    return 1 - len({fact.name for fact, _ in wrong}) / len(FACTS)
+
+
+def _one_wrong(
+    fact: Fact, place: str, chosen: Mapping[str, set[str]], found: Table, *, others: int, share: float
+) -> Verdict:
     finding = found[fact.name][place]
     claim = "shares" if place in chosen[fact.name] else "does not share"
-    rest = f" ({others} other entries differ from what was found, too.)" if others > 1 else ""
-    rest = " (Another entry differs from what was found, too.)" if others == 1 else rest
     return NotYet(
         f"`{fact.name}`, {fact.what}: your table says that the {place} {claim} it. Looked at was {fact.where}. "
-        f"The host: `{finding.host}`. The {place}: `{finding.there}`.{rest}",
+        f"The host: `{finding.host}`. The {place}: `{finding.there}`.{_others(others)}",
         _THINK[fact.name],
+        share=share,
     )
+
+
+def _others(count: int) -> str:
+    if count == 1:
+        return " (Another entry differs from what was found, too.)"
+    return f" ({count} other entries differ from what was found, too.)" if count else ""
 
 
 def _list(words: list[str]) -> str:

@@ -4,6 +4,7 @@ A rule says that one step must come before another, and what happens when they c
 rule in the kernel.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from labkit.lab import NotAttempted, NotYet, Verdict
@@ -198,18 +199,34 @@ def wrong_order(order: Any) -> Verdict | None:
 
 
 def wrong_reasons(why: Any) -> Verdict | None:
-    """What is wrong with the reasons `why`, a dict from (earlier, later) to a consequence; None: nothing."""
+    """What is wrong with the reasons `why`, a dict from (earlier, later) to a consequence; None: nothing.
+
+    The right order, which comes before this, is half of the exercise; each of three choices is a third of the rest.
+    """
     if not isinstance(why, dict):
         return NotYet(
             "Your order is a right one. WHY is not a dict yet.",
             'It goes from pairs to consequences: `{("namespaces", "hostname"): "name"}` and so on.',
+            1 / 2,
         )
     by_pair = {(rule.first, rule.then): rule for rule in RULES}
-    good = 0
+    defended = {pair: rule for pair, rule in by_pair.items() if pair != GIVEN_AWAY}
+    good = sum(pair in why and why[pair] == rule.consequence for pair, rule in defended.items())
+    mistake = _wrong_pair(why, by_pair)
+    if mistake is None and good < 3:
+        mistake = NotYet(
+            f"Your order is a right one, and {good} of your choices {'is' if good == 1 else 'are'} defended (the pair "
+            "that was given away does not count).",
+            "Take two steps whose order matters. What would happen if they changed places?",
+        )
+    return mistake and replace(mistake, share=1 / 2 + min(good, 2) / 6)
+
+
+def _wrong_pair(why: dict[Any, Any], by_pair: dict[tuple[str, str], Rule]) -> NotYet | None:
     for pair, consequence in why.items():
         if not isinstance(pair, tuple) or len(pair) != 2 or not all(one in STEP_NAMES for one in pair):
             return NotYet(f"WHY has {pair!r:.60}, which is no pair of steps.", "A pair is two of the twelve names.")
-        if consequence not in CONSEQUENCES:
+        if not isinstance(consequence, str) or consequence not in CONSEQUENCES:
             return NotYet(
                 f"For `{pair[0]}` before `{pair[1]}` you say {consequence!r:.40}, which is none of the consequences.",
                 f"They are: {', '.join(CONSEQUENCES)}.",
@@ -221,13 +238,6 @@ def wrong_reasons(why: Any) -> Verdict | None:
                 f"If `{pair[0]}` and `{pair[1]}` changed places, this would not happen: {CONSEQUENCES[consequence]}.",
                 f"What would happen? {by_pair[pair].why}",
             )
-        good += pair != GIVEN_AWAY
-    if good < 3:
-        return NotYet(
-            f"Your order is a right one, and {good} of your choices {'is' if good == 1 else 'are'} defended (the pair "
-            "that was given away does not count).",
-            "Take two steps whose order matters. What would happen if they changed places?",
-        )
     return None
 
 

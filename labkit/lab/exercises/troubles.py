@@ -93,14 +93,21 @@ def sorted_well(given: Any) -> Verdict:
         if answer is not None and answer is not ... and answer not in ANSWERS:
             return NotYet(f"For `{name}` you say {answer!r:.40}.", f"One of these is asked for: {_listed(ANSWERS)}.")
     right = [name for name, trouble in TROUBLES.items() if given.get(name) in trouble.helps]
+    share = len(right) / len(TROUBLES)
     for name, trouble in TROUBLES.items():
         answer = given.get(name)
         if answer is not None and answer is not ... and name not in right:
             return NotYet(
-                f"{len(right)} of 8 are sorted as we would. `{name}`: you say `{answer}`.", trouble.reasons[answer]
+                f"{len(right)} of 8 are sorted as we would. `{name}`: you say `{answer}`.",
+                trouble.reasons[answer],
+                share,
             )
     if missing := [name for name in TROUBLES if name not in right]:
-        return NotYet(f"What you have sorted is right. Still to be sorted: {_listed(missing)}.", "All eight, please.")
+        return NotYet(
+            f"What you have sorted is right. Still to be sorted: {_listed(missing)}.",
+            "All eight, please.",
+            share,
+        )
     return Passed(
         "All eight are sorted: what can be each one's own, what can only be shared out, and what no isolation mends.",
         "The first kind is what namespaces are for (labs 05 to 08 and 10), the second what control groups are for "

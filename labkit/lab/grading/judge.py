@@ -20,7 +20,7 @@ from typing import Any
 
 import cloudpickle
 
-from labkit import child, host, idmap, process, syscalls
+from labkit import child, host, idmap, process, syscalls, temporary
 from labkit.lab.course import exercises_of, find_exercises
 from labkit.lab.exercise import Exercise
 from labkit.lab.grading import plain, preload
@@ -41,6 +41,8 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
+    Exercise.in_room = True
+    temporary.remove = False  # what the learner's code has put there may be anybody's, and goes with the room
     Exercise.seed = task["seed"]  # and not in the environment, which children inherit
     said = [_said(_judged(kind, task)) for kind in _exercises(task)]
     os.write(verdict_fd, json.dumps(said).encode())

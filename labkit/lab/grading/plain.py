@@ -23,6 +23,7 @@ _VALUES: dict[tuple[str, str], Any] = (
         (kind.__module__, kind.__qualname__): kind
         for kind in (bytearray, complex, frozenset, range, set, slice, collections.Counter, collections.OrderedDict)
     }
+    | {("builtins", "Ellipsis"): ...}
     | {("posix", "uname_result"): os.uname_result}
     | {("pathlib", name): getattr(pathlib, name) for name in ("PosixPath", "PurePosixPath", "Path", "PurePath")}
 )

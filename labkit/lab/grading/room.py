@@ -29,7 +29,7 @@ LEARNER = 1000  #: who root of a lab host in a room is, as the room counts
 _MACHINES_IDS = 0x70000000  # above what systemd and useradd hand out, where root has all ids to choose from
 _LOOK_SECONDS = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
-_SYSTEM = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
+_SYSTEM = ("/etc/os-release", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
 _LINKS = ("bin", "lib", "lib32", "lib64", "sbin")
 
 # A procfs of which nothing is covered, or the kernel would not let anybody mount another one in here, as labs 06 and 07

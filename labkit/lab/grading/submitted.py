@@ -16,7 +16,7 @@ from labkit.lab.notebooks.posed import without_checks
 from labkit.lab.stub import is_placeholder, is_stub
 from labkit.process import run_in_child
 
-_PLAIN = (str, bytes, int, float, bool, type(None))
+_PLAIN = (str, bytes, int, float, bool, type(None), type(...))
 _DEPTH = 20
 
 

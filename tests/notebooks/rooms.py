@@ -1,0 +1,35 @@
+"""Answers judged in rooms, as grading does it: for the tests of the exercises' checks."""
+
+import json
+from typing import Any
+
+from labkit.lab.grading import room
+from labkit.lab.notebooks import posed as course
+from labkit.lab.notebooks import source
+from labkit.lab.notebooks.posed import Posed
+from tests.requirements import machine_cannot
+
+
+def need_rooms() -> None:
+    """Skip where this machine cannot make rooms."""
+    if lack := room.unsupported():
+        machine_cannot(lack.what)
+
+
+def judged(posed: Posed, answer: str, *, hidden: tuple[str, ...] = (), seed: str = "") -> list[dict[str, Any]]:
+    """What the judge says of `answer`: by the exercise's own check, and by those of the texts `hidden`."""
+    task = {**posed.to_json(), "seed": seed, "answer": answer, "hidden": list(hidden)}
+    ended = room.run(room.python("labkit.lab.grading.judge"), stdin=json.dumps(task).encode())
+    assert ended.exit_code == 0, ended
+    said: list[dict[str, Any]] = json.loads(ended.stdout)
+    return said
+
+
+def tried(lab: str, name: str, answer: str, **named: Any) -> dict[str, Any]:
+    """What the judge says of `answer` to one exercise of a lab."""
+    return judged(course.posed(lab, name), answer, **named)[0]
+
+
+def all_exercises() -> list[Posed]:
+    """Every exercise of the course."""
+    return [one for md in source.all_paths() for one in course.all_of(md.stem.split("_")[0])]
