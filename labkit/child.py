@@ -41,7 +41,8 @@ VALUE, ERROR = "value", "error"
 def start(argument: object, fds: list[int]) -> Started:
     """Fork a child that serves calls on `fds` = [calls, stdout, stderr]; return it. Runs in the zygote.
 
-    `argument` is `(path, cwd, environ)`: the caller's, so that the child imports and finds what the caller would.
+    `argument` is `(path, cwd, environ, open)`: the first three the caller's, so that the child imports and finds what
+    the caller would; `open` is whether other processes on the lab host may look into it.
     """
     zygote_pid = os.getpid()
     pid = os.fork()
@@ -62,7 +63,6 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
     if os.getppid() != zygote_pid:
         os._exit(1)  # killed just before
     plain_signals_in_child()
-    syscalls.prctl(c.PR_SET_DUMPABLE, 1)  # where the zygote is closed to its own user: see `labkit.labhost`
     descriptors.restore()
     gc.enable()
     os.setsid()
@@ -71,7 +71,9 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
     calls_fd = os.dup2(calls_fd, 3, inheritable=False)
     syscalls.close_range(4)
     sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
-    path, cwd, environ = argument
+    path, cwd, environ, open_ = argument
+    if open_:
+        syscalls.prctl(c.PR_SET_DUMPABLE, 1)  # where the zygote is closed to its own user: see `labkit.labhost`
     sys.path[:] = path
     os.chdir(cwd)
     os.environ.clear()

@@ -131,7 +131,7 @@ def inside(pid: int, kinds: tuple[str, ...], fn: Callable[P, T], /, *args: P.arg
 
     For a PID namespace the call is made in a child of that child, since joining one takes effect for children only.
     """
-    with process.Child() as child:
+    with process.Child(closed=True) as child:
         child.call(enter, pid, kinds)
         if "pid" in kinds:
             return child.call(_in_fork, fn, *args, **kwargs)

@@ -37,7 +37,7 @@ def run_in_child(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     with it. `fn` may be a function or closure defined in a notebook cell; arguments and value travel by cloudpickle.
     Raises what `fn` raised; `ChildDied` where the child ended first; KeyboardInterrupt kills the child.
     """
-    with Child() as child:
+    with Child(closed=True) as child:
         return child.call(fn, *args, **kwargs)
 
 
@@ -47,7 +47,20 @@ def spawn(fn: Callable[..., Any], /, *args: Any, wait: bool = True, **kwargs: An
     `fn` may also execute another program: the child then is that program, and its `value` is None. With `wait=False`
     return at once, for a function that never returns. End the child with `kill()`, or use it in a `with` statement.
     """
-    child = Child()
+    return _spawned(Child(), fn, args, kwargs, wait)
+
+
+def spawn_closed(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Child":
+    """As `spawn`, for a child of our own that no other process needs to look into.
+
+    Where `helpers_are_closed`, none can: whatever else runs on the lab host, what this child says is what it has found.
+    """
+    return _spawned(Child(closed=True), fn, args, kwargs, True)
+
+
+def _spawned(
+    child: "Child", fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], wait: bool
+) -> "Child":
     try:
         child._spawn(fn, args, kwargs, wait)
     except BaseException:
@@ -56,19 +69,25 @@ def spawn(fn: Callable[..., Any], /, *args: Any, wait: bool = True, **kwargs: An
     return child
 
 
+#: True where code runs on the lab host that nobody vouches for. Children that are not there to be looked at are then
+#: closed to it: they stay "not dumpable", as the zygote is. ptrace(2)
+helpers_are_closed = False
+
+
 class Child(Held):
     """A child process on the lab host that calls functions for us until it is killed.
 
     A parked one does not end by itself: `kill` it, or `call` its end. With it goes what it has left in its session.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, closed: bool = False) -> None:
         calls, their_calls = socket.socketpair()
         self._calls = calls
         self.output = Output()
         try:
             with their_calls, self.output.writers() as writers:
-                context = (host.absolute_import_path(), os.getcwd(), dict(os.environ))
+                opened = not (closed and helpers_are_closed)
+                context = (host.absolute_import_path(), os.getcwd(), dict(os.environ), opened)
                 started = host.current().request("labkit.child:start", context, [their_calls.fileno(), *writers])
         except BaseException:
             calls.close()

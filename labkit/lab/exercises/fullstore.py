@@ -37,7 +37,7 @@ class OneStore:
         self.database, self.uploads = f"{self.store}/database", f"{self.store}/uploads"
 
     def __enter__(self) -> Self:
-        self.look: Child = self._town.spawn(_furnish, self.store, self._token)
+        self.look: Child = self._town.spawn_closed(_furnish, self.store, self._token)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -26,18 +26,18 @@ class Place:
 
     def make(self, *names: str) -> list[str]:
         """Empty folders of these names; their paths."""
-        return self.town.host.call(_make, self.path, names)
+        return self.town.hand.call(_make, self.path, names)
 
     def do(self, fn: Any, *args: Any) -> Any:
         """Call a function there."""
-        return self.town.host.call(fn, *args)
+        return self.town.hand.call(fn, *args)
 
 
 @contextmanager
 def place() -> Iterator[Place]:
     """A fresh one; all that was mounted or made in it goes at the end. `Unsupported`: this machine has no overlays."""
     with temporary.Folder() as path, StandIn() as town:
-        town.host.call(make_room, path)
+        town.hand.call(make_room, path)
         yield Place(town, path)
 
 

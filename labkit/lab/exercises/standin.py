@@ -11,7 +11,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 import cloudpickle
@@ -20,7 +20,7 @@ from labkit import namespaces, procfs
 from labkit.child import read_message, write_message
 from labkit.constants import CLONE_NEWNS, CLONE_NEWPID, MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
 from labkit.errors import Unsupported
-from labkit.process import Child, run_in_child, spawn
+from labkit.process import Child, run_in_child, spawn, spawn_closed
 from labkit.procfs import Mount
 from labkit.syscalls import mount, unshare
 
@@ -31,12 +31,15 @@ class StandIn:
     """The copy, held by a process of its own; leaving the `with` statement ends it and all that was mounted in it."""
 
     def __enter__(self) -> Self:
-        self.host = spawn(_copy_mounts)
+        self._stack = ExitStack()
+        self.host = self._stack.enter_context(spawn(_copy_mounts))
         self._before = procfs.mountinfo(self.host.pid)
+        #: what a check does in it, it does here: others may look into the first process, and join it
+        self.hand = self._stack.enter_context(self.spawn_closed(os.getpid))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.host.kill()
+        self._stack.close()
 
     @property
     def pid(self) -> int:
@@ -47,9 +50,13 @@ class StandIn:
         """As `process.spawn`, in the stand-in."""
         return spawn(_enter_and_call, self.pid, fn, args, wait=wait)
 
+    def spawn_closed(self, fn: Callable[..., Any], *args: Any) -> Child:
+        """As `process.spawn_closed`, in the stand-in."""
+        return spawn_closed(_enter_and_call, self.pid, fn, args)
+
     def witness(self, pid: int) -> Child:
         """A parked child in the mount namespace of process `pid`: it sees all of it, whatever root `pid` has."""
-        return spawn(namespaces.enter, pid, ("mnt",))
+        return spawn_closed(namespaces.enter, pid, ("mnt",))
 
     def leaked(self) -> list[Mount]:
         """The mounts that the stand-in has now, and did not have at the beginning."""

@@ -8,14 +8,15 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from labkit import namespaces, procfs, syscalls
 from labkit.constants import CLONE_NEWNET
 from labkit.lab.views import network_map
 from labkit.network import nftables
-from labkit.process import Child, run_in_child, spawn
+from labkit.process import Child, run_in_child, spawn, spawn_closed
 
+T = TypeVar("T")
 Space = dict[str, Any]
 Link = dict[str, Any]
 PORT = 4000
@@ -27,15 +28,15 @@ class Town:
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
-        self.host = self._stack.enter_context(spawn(_alone))
+        self.host = self._stack.enter_context(Place(_alone))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def box(self) -> Child:
+    def box(self) -> "Place":
         """A process in a network namespace of its own, with nothing in it, its loopback down."""
-        return self._stack.enter_context(spawn(syscalls.unshare, CLONE_NEWNET))
+        return self._stack.enter_context(Place(syscalls.unshare, CLONE_NEWNET))
 
     @contextmanager
     def spawn(self, fn: Callable[..., Any], *args: Any) -> Iterator[Child]:
@@ -43,13 +44,32 @@ class Town:
         with spawn(_enter_and_call, self.host.pid, fn, args) as child:
             yield child
 
-    def survey(self, **children: Child) -> dict[str, Space]:
+    def survey(self, **children: "Place") -> dict[str, Space]:
         """What is in the namespaces of the host and of `children`, by their names; the host's is "host"."""
         children = {"host": self.host, **children}
         inodes = {name: procfs.namespace_inode(child.pid, "net") for name, child in children.items()}
         places = {inodes[name]: f"/proc/{child.pid}/ns/net" for name, child in children.items()}
         found = {space["id"]: space for space in run_in_child(network_map.survey, places)}
         return {name: found[inode] for name, inode in inodes.items()}
+
+
+class Place:
+    """A process in a network namespace, which others may look into and join; and one that acts for the check there."""
+
+    def __init__(self, fn: Callable[..., Any], *args: Any) -> None:
+        self._stack = ExitStack()
+        self.pid = self._stack.enter_context(spawn(fn, *args)).pid
+        self._hand = self._stack.enter_context(spawn_closed(namespaces.enter, self.pid, ("net",)))
+
+    def call(self, fn: Callable[..., T], *args: Any) -> T:
+        """Call a function there."""
+        return self._hand.call(fn, *args)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 def _alone() -> None:
@@ -73,7 +93,7 @@ def require_nat() -> None:
 _sockets: dict[str, socket.socket] = {}  # in a child, from one call to the next
 
 
-def reach(client: Child, server: Child, address: str) -> tuple[bool, str]:
+def reach(client: Place, server: Place, address: str) -> tuple[bool, str]:
     """Whether a connection from `client` to `address` arrives at `server`; and as whose, or which error there was."""
     token = os.urandom(8)
     server.call(_listen)
@@ -86,7 +106,7 @@ def reach(client: Child, server: Child, address: str) -> tuple[bool, str]:
     return client.call(_read) == token, peer
 
 
-def arrives(client: Child, server: Child, address: str) -> str | None:
+def arrives(client: Place, server: Place, address: str) -> str | None:
     """The address that a lone packet (UDP) from `client` arrives with at `server`, though no answer may come back."""
     server.call(_listen_udp)
     client.call(_send_udp, address)

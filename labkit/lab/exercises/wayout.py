@@ -1,12 +1,12 @@
 """Why a box does not reach the outside: followed along the packet's way."""
 
 from labkit.lab import NotYet, Verdict
-from labkit.lab.exercises.town import Space, Town, arrives, bridge, in_namespace, pair, reach
+from labkit.lab.exercises.town import Place, Space, Town, arrives, bridge, in_namespace, pair, reach
 from labkit.network.nftables import masquerade
-from labkit.process import Child, run_in_child
+from labkit.process import run_in_child
 
 
-def missing(town: Town, box: Child, outside: Child, spaces: dict[str, Space], far: str, gateway: str) -> Verdict:
+def missing(town: Town, box: Place, outside: Place, spaces: dict[str, Space], far: str, gateway: str) -> Verdict:
     """The first thing that is missing between `box` and `far`, which is at `outside`."""
     if mistake := _route(spaces, far, gateway):
         return mistake

@@ -69,6 +69,8 @@ def _judged(kind: type[Exercise], task: dict[str, Any]) -> Outcome:
         given = answers(written)
     except Exception as error:
         return _not_executed(error)
+    host.reset()  # what the learner's text has done to it when it was first executed ends here
+    _become_judge()
     return judge(kind, *given)
 
 
@@ -83,6 +85,7 @@ def _become_judge() -> None:
     _shown = process.spawn(os.getpid)
     host.current().pid = _shown.pid
     process.read_answer = plain.loads
+    process.helpers_are_closed = True
     child.MESSAGE_BYTES_MAX = plain.ANSWER_BYTES_MAX
     syscalls.setfsgid(LEARNER)
     syscalls.setfsuid(LEARNER)

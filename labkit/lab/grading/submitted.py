@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from labkit import syscalls
+from labkit.constants import PR_SET_DUMPABLE
 from labkit.lab.notebooks.posed import without_checks
 from labkit.lab.stub import is_placeholder, is_stub
 from labkit.process import run_in_child
@@ -72,6 +74,7 @@ _here: dict[Written, list[Any]] = {}
 
 
 def _made(written: Written, number: int) -> Any:
+    syscalls.prctl(PR_SET_DUMPABLE, 1)  # a closed child (`process.spawn_closed`) is nobody's helper from here on
     return _all(written)[number]
 
 
