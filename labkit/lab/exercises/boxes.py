@@ -9,6 +9,7 @@ from labkit import capabilities, cgroups, host, namespaces, procfs
 from labkit.lab import NotYet, Verdict
 from labkit.lab.exercises.devices import DEVICES, look_into, wrong_dev
 from labkit.lab.exercises.oldroot import trace_in_process
+from labkit.lab.exercises.outside import mounted
 from labkit.lab.exercises.standin import StandIn, find_command
 from labkit.lab.workshop import marks
 from labkit.process import Child, run_in_child
@@ -174,7 +175,7 @@ def _wrong_inside(pid: int, witness: Child, workdir: str | None) -> Verdict | No
     if mistake := wrong_dev(found["dev"]):
         return mistake
     expected = {str(procfs.nspid(one)[-1]) for one in namespaces.members("pid", namespaces.inode(pid, "pid"))}
-    if set(found["proc"]) != expected:
+    if set(found["proc"]) != expected or mounted(witness.pid, "/proc") != "proc":
         return NotYet(
             f"The box's `/proc` lists {len(found['proc'])} processes; in its PID namespace there "
             f"{'is 1' if len(expected) == 1 else f'are {len(expected)}'}.",

@@ -12,10 +12,15 @@ from labkit import rootfs, temporary
 from labkit.lab import NotAttempted, NotYet, Verdict
 from labkit.process import spawn
 
-#: A program that asks for its parent's PID so many times itself, in a child and in a thread, and sends itself a signal.
+#: A program that asks for its parent's PID many times itself, in a child and in a thread, and sends itself a signal.
+#: How many times it draws itself: nothing in its command line says it, and it tells the check alone (`outside.Ear`).
 ASKS = """
-import os, signal, sys, threading
-itself, child, thread, marker = *map(int, sys.argv[1:4]), sys.argv[4]
+import os, random, signal, socket, sys, threading
+marker, ear = sys.argv[1:]
+draw = random.SystemRandom().randint
+itself, child, thread = draw(40, 60), draw(100, 130), draw(200, 240)
+words = f"{itself} {child} {thread}".encode()
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(words, chr(0) + ear)
 signal.signal(signal.SIGUSR1, lambda *_: open(marker, "w").close())
 os.kill(os.getpid(), signal.SIGUSR1)
 for _ in range(itself): os.getppid()
@@ -45,6 +50,15 @@ def no_counts(counts: object) -> Verdict | None:
             "A number says little to a reader. `ptrace.name(number)` has the name.",
         )
     return None
+
+
+def numbers_said(said: tuple[bytes, int] | None) -> tuple[int, int, int] | NotYet:
+    """The numbers that the program has drawn, as it told them; or that it told none."""
+    words = said[0].split() if said else []
+    if len(words) == 3 and all(word.isdigit() and len(word) < 4 for word in words):
+        itself, child, thread = map(int, words)
+        return itself, child, thread
+    return NotYet("The command was not carried out.", "`ptrace.start` starts it, and `ptrace.resume` lets it go on.")
 
 
 def wrong_number(counts: Mapping[str, int], numbers: tuple[int, int, int], signalled: bool) -> NotYet | None:

@@ -11,6 +11,8 @@ from labkit.lab import NotYet
 #: Harmless with zeros for arguments: no file is named. Both architectures have them.
 REFUSABLE = ("mkdirat", "symlinkat", "linkat", "unlinkat", "mknodat", "fchmodat", "truncate")
 
+TEXT_MAX = 20_000  # characters of a filter that is looked at
+
 REFUSED, UNKNOWN = f"errno {errno.errorcode[errno.EPERM]}", f"errno {errno.errorcode[errno.ENOSYS]}"
 
 
@@ -123,6 +125,10 @@ def _answer(number: int) -> str:
 
 def assembled(text: object, known: dict[str, int]) -> bytes | NotYet:
     """What the learner has written, as the kernel takes it."""
+    if isinstance(text, bytes | str) and len(text) > TEXT_MAX:
+        return NotYet(
+            f"The filter has {len(text)} characters.", f"At most {TEXT_MAX} are read. A dozen lines are enough."
+        )
     if isinstance(text, bytes):
         return text
     if not isinstance(text, str):

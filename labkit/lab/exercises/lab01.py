@@ -1,11 +1,12 @@
 """The exercises of lab 01: who answers on a port, one request through three servers, the application behind nginx."""
 
 import json
+import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -288,7 +289,7 @@ class Site(Exercise):
                 return _not_up(str(error))
             if verdict := _listens(web, port):
                 return verdict
-            return self._through_it(web, application, port)
+            return _somebody_elses(web, port) or self._through_it(web, application, port)
 
     def _through_it(self, web: Server, application: Server, port: int) -> Verdict:
         page, path = self.draw_name("page"), self.draw_name("path")
@@ -341,6 +342,22 @@ def _listens(web: Server, port: int) -> Verdict | None:
             "With a port alone, or 0.0.0.0, everybody in the network can come in. `listen` takes an address too.",
         )
     return None
+
+
+def _somebody_elses(web: Server, port: int) -> Verdict | None:
+    """Whether it is not nginx that listens on the port."""
+    sockets_there = {f"socket:[{inode}]" for inode in run_in_child(sockets.listening, port).values()}
+    held = set()
+    for pid in web.pids:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                held.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    if sockets_there <= held:
+        return None
+    return NotYet(
+        f"Somebody listens on port {port}, and it is not nginx.",
+        "Asked for is a configuration of nginx. What else did your function start?",
+    )
 
 
 def _is_page(got: Answer | str, page: str) -> Verdict | None:

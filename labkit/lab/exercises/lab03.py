@@ -1,8 +1,7 @@
 """The exercises of lab 03: a tracer, fewer calls, one call refused."""
 
-import functools
-import json
 import os
+import pickle
 import shutil
 import sys
 from collections import Counter
@@ -10,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+
 from labkit import temporary
 from labkit.lab import Exercise, NotYet, Passed, Verdict
-from labkit.lab.exercises.counting import ASKS, START, no_counts, not_as_strace, wrong_number
-from labkit.lab.exercises.refusing import MAKES, became_and_ended, no_report, refused_too_little
+from labkit.lab.exercises.counting import ASKS, START, no_counts, not_as_strace, numbers_said, wrong_number
+from labkit.lab.exercises.outside import Ear, read_regular
+from labkit.lab.exercises.refusing import MAKES, no_report, refused_too_little, report_of
 from labkit.process import run_in_child, spawn
 from labkit.tracer import Tracer
 
@@ -47,12 +49,16 @@ class Count(Exercise):
 
     def check(self, count: Callable[[list[str]], object]) -> Verdict:
         """Have a program with known numbers counted; then compare with strace."""
-        numbers = self.draw_number(40, 60), self.draw_number(100, 130), self.draw_number(200, 240)
-        with temporary.Folder() as folder:
+        with temporary.Folder() as folder, Ear(self.draw_name("numbers")) as ear:
             marker = Path(folder, self.draw_name("marker"))
-            command = [sys.executable, "-I", "-S", "-c", ASKS, *map(str, numbers), str(marker)]
+            command = [sys.executable, "-I", "-S", "-c", ASKS, str(marker), ear.name]
             counts: Any = run_in_child(count, command)
-            if mistake := no_counts(counts) or wrong_number(counts, numbers, marker.exists()):
+            if mistake := no_counts(counts):
+                return mistake
+            numbers = numbers_said(ear.heard())
+            if isinstance(numbers, NotYet):
+                return numbers
+            if mistake := wrong_number(counts, numbers, os.path.lexists(marker)):
                 return mistake
         if mistake := not_as_strace(count):
             return mistake
@@ -83,22 +89,17 @@ class Copy(Exercise):
     )
 
     def check(self, copy: Callable[[str, str], object]) -> Verdict:
-        """Copy a file of random bytes; then once more, watched."""
+        """Copy a file of random bytes, watched from outside; where that has not copied it, once more, to see why."""
         content = self.random.randbytes(self.draw_number(25_000, 35_000))
         with temporary.Folder() as folder:
             source, target, again = (os.path.join(folder, self.draw_name(name)) for name in ("a", "b", "c"))
             Path(source).write_bytes(content)
-            run_in_child(copy, source, target)
-            if not os.path.exists(target):
-                return NotYet("There is no file at `target`.", "It must be made: opened for writing, and written to.")
-            copied = Path(target).read_bytes()
-            if copied != content:
-                return NotYet(
-                    f"The source has {len(content)} bytes, and the copy {len(copied)}"
-                    + (", which differ." if len(copied) == len(content) else "."),
-                    "A single `read` may return less than there is. When is the end reached, and is all of it written?",
-                )
-            counts = run_in_child(_calls_of, functools.partial(copy, source, again))
+            counts = run_in_child(_calls_of, cloudpickle.dumps((copy, source, again)))
+            if read_regular(again) != content:
+                run_in_child(copy, source, target)
+                return _not_copied(content, target)
+            if os.path.samefile(source, again):
+                return NotYet("`target` is no copy, but a second name of the source.", "What is in it must be written.")
         if sum(counts.values()) > self.most:
             name, times = counts.most_common(1)[0]
             return NotYet(
@@ -111,13 +112,41 @@ class Copy(Exercise):
         )
 
 
-def _calls_of(fn: Callable[[], object]) -> Counter[str]:
-    """The calls that `fn` makes between two marks: what Python does before and after is not its affair."""
+def _not_copied(content: bytes, target: str) -> NotYet:
+    if not os.path.lexists(target):
+        return NotYet("There is no file at `target`.", "It must be made: opened for writing, and written to.")
+    copied = read_regular(target)
+    if copied is None:
+        return NotYet("What is at `target` is no regular file.", "A copy is a file of its own.")
+    if copied == content:
+        return NotYet("Called twice, it has copied the file only once.", "Does it depend on what was there before?")
+    return NotYet(
+        f"The source has {len(content)} bytes, and the copy {len(copied)}"
+        + (", which differ." if len(copied) == len(content) else "."),
+        "A single `read` may return less than there is. When is the end reached, and is all of it written?",
+    )
+
+
+def _calls_of(call: bytes) -> Counter[str]:
+    """The calls of a pickled (function, its arguments), between two marks: what Python does besides is not its affair.
+
+    The function is unpickled by the process that is watched, so that nothing of it runs in the one that watches. What
+    it has others do for it, threads and processes, counts wherever it is.
+    """
     with Tracer() as tracer:
-        tracer.start(lambda: (os.getpgid(0), fn(), os.getpgid(0)))
-        names = [call.name for call in tracer]
-    marks = [place for place, name in enumerate(names) if name == "getpgid"]
-    return Counter(names[marks[0] + 1 : marks[-1]])
+        first = tracer.start(lambda: _between_marks(call))
+        calls = [(one.pid, one.name) for one in tracer]
+    marks = [place for place, one in enumerate(calls) if one == (first, "getpgid")]
+    if len(marks) < 2:  # it has raised something
+        return Counter()
+    return Counter(name for place, (pid, name) in enumerate(calls) if pid != first or marks[0] < place < marks[-1])
+
+
+def _between_marks(call: bytes) -> None:
+    copy, source, target = pickle.loads(call)
+    os.getpgid(0)
+    copy(source, target)
+    os.getpgid(0)
 
 
 class Refuse(Exercise):
@@ -143,19 +172,17 @@ class Refuse(Exercise):
 
     def check(self, refuse: Callable[[list[str]], object]) -> Verdict:
         """Let a program try, and look at what it could make."""
-        with temporary.Folder() as folder:
-            place, report = Path(folder, "place"), Path(folder, self.draw_name("report"))
+        with temporary.Folder() as folder, Ear(self.draw_name("report")) as ear:
+            place = Path(folder, "place")
             place.mkdir()
-            command = [sys.executable, "-I", "-S", "-c", MAKES, str(place), str(report)]
+            command = [sys.executable, "-I", "-S", "-c", MAKES, str(place), ear.name]
             with spawn(refuse, command, wait=False) as child:
-                if not became_and_ended(child, 15.0):
-                    return NotYet("The command had not ended after 15 seconds.", "Does it run at all, or wait?")
-                returned = child.alive
-                status = None if returned else child.wait()
-            made = sorted(path.name for path in place.iterdir())
-            if not report.exists():
-                return no_report(returned, status)
-            found = json.loads(report.read_text())
+                found = report_of(child, command, ear, 15.0)
+                if found is None:
+                    return no_report(child.alive, None if child.alive else child.wait())
+            if isinstance(found, NotYet):
+                return found
+            made = sorted(os.listdir(place))
         return refused_too_little(found, made) or Passed(
             "The command asked for a folder in both ways, and the kernel refused both with EPERM. Its file was made as "
             "ever.",

@@ -11,6 +11,7 @@ from pathlib import Path
 from labkit import namespaces, procfs, temporary
 from labkit.constants import CLONE_NEWPID
 from labkit.lab import Exercise, NotYet, Passed, Verdict
+from labkit.lab.exercises.outside import mounted
 from labkit.lab.exercises.standin import (
     StandIn,
     as_pid_1,
@@ -149,15 +150,20 @@ def _view_of(found: int) -> Verdict | None:
     listed = _numbers_in(found)
     expected = {procfs.nspid(pid)[-1] for pid in namespaces.members("pid", namespaces.inode(found, "pid"))}
     if listed == expected:
-        return None
+        if mounted(found, "/proc") == "proc":
+            return None
+        return NotYet(
+            f"What is mounted on the command's `/proc` is no procfs: `{mounted(found, '/proc') or 'nothing'}`.",
+            "Its numbers must be the kernel's. Which type does `mount` take for that?",
+        )
     if not listed:
         return NotYet(
             "The command's `/proc` lists no process at all.",
             "It is not a procfs of the namespace it is in. Which process should mount it, and with which type?",
         )
     own = namespaces.inode(found, "mnt") != namespaces.inode(os.getpid(), "mnt")
-    mounted = [one for one in procfs.mountinfo(found) if one.mount_point == "/proc" and one.filesystem == "proc"]
-    if own and len(mounted) > 1:
+    procs = [one for one in procfs.mountinfo(found) if one.mount_point == "/proc" and one.filesystem == "proc"]
+    if own and len(procs) > 1:
         return NotYet(
             f"The command is PID 1, and a new procfs is mounted on its `/proc`, but that one lists {len(listed)} "
             "processes: those of the outer PID namespace.",
@@ -210,15 +216,15 @@ class Init(Exercise):
             os.mkfifo(fifo)
             lasting = self.draw_number(100_000, 999_999)
             # A subshell that ends at once leaves its child to PID 1. Then the shell waits for us, reaping nothing.
+            orphan = ["sleep", str(lasting)]
             script = (
-                f"for i in {'x ' * orphans}; do (sleep 0.1 &); done; (sleep {lasting} &); "
-                f"read code < '{fifo}'; exit $code"
+                f"for i in {'x ' * (orphans + 1)}; do ({' '.join(orphan)} &); done; read code < '{fifo}'; exit $code"
             )
             with spawn(as_pid_1, init, ["sh", "-c", script], stay=False, wait=False) as child:
-                return _is_an_init(child, fifo, orphans, code)
+                return _is_an_init(child, fifo, orphan, orphans, code)
 
 
-def _is_an_init(child: Child, fifo: Path, orphans: int, code: int) -> Verdict:
+def _is_an_init(child: Child, fifo: Path, orphan: list[str], orphans: int, code: int) -> Verdict:
     writer = _open_when_read(child, fifo, 4.0)
     if writer is None:
         value = _returned(child)
@@ -231,7 +237,9 @@ def _is_an_init(child: Child, fifo: Path, orphans: int, code: int) -> Verdict:
         )
     try:
         first = procfs.children(child.pid)
-        zombies, left = _settle(first[0]) if first else ([], [])
+        if first and procfs.nspid(first[0])[-1] != 1:
+            return NotYet("The process that runs `init()` is not PID 1 any more.", "It must stay where it was born.")
+        zombies, left = _end_orphans(child, first[0], orphan, orphans) if first else ([], [])
         if child.answered(0.01):
             value = _returned(child)
             return NotYet(
@@ -248,7 +256,10 @@ def _is_an_init(child: Child, fifo: Path, orphans: int, code: int) -> Verdict:
                 "made.",
             )
         if not left:
-            return NotYet("PID 1 has no children.", "Start the command in a child of PID 1.")
+            return NotYet(
+                "PID 1 has no children, or not those that the command left to it.",
+                "Start the command in a child of PID 1.",
+            )
         os.write(writer, f"{code}\n".encode())
     finally:
         os.close(writer)
@@ -288,6 +299,25 @@ def _open_when_read(child: Child, fifo: Path, seconds: float) -> int | None:
         if child.answered(0.01):
             return None
     return None
+
+
+def _end_orphans(child: Child, pid_1: int, orphan: list[str], count: int) -> tuple[list[int], list[int]]:
+    """End `count` of PID 1's adopted children; see `_settle`. Where there are fewer, wait for those that there are."""
+    deadline = time.monotonic() + 3.0
+    adopted: list[int] = []
+    while len(adopted) <= count and time.monotonic() < deadline and not child.answered(0.01):
+        adopted = []
+        with suppress(ProcessLookupError):
+            for pid in procfs.children(pid_1):
+                with suppress(ProcessLookupError):
+                    if procfs.cmdline(pid) == orphan:
+                        adopted.append(pid)
+    if len(adopted) <= count:
+        return [], []
+    for pid in adopted[:count]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return _settle(pid_1)
 
 
 def _settle(pid_1: int) -> tuple[list[int], list[int]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labkit import procfs, rootfs, syscalls, temporary
+from labkit import namespaces, procfs, rootfs, syscalls, temporary
 from labkit.constants import CLONE_NEWPID, MS_BIND, MS_REC
 from labkit.lab import Exercise, NotYet, Passed, Verdict
 from labkit.lab.exercises.devices import DEVICES, furnished, look_into, mknod_refused, wrong_dev, wrong_proc
@@ -19,6 +19,7 @@ from labkit.lab.exercises.oldroot import (
     trace_in_mounts,
     trace_in_process,
 )
+from labkit.lab.exercises.outside import mounted, read_regular
 from labkit.lab.exercises.standin import InFork, StandIn, in_fork, private_mounts, require_procfs
 from labkit.process import Child
 
@@ -59,7 +60,7 @@ class Build(Exercise):
 
     def _try(self, town: StandIn, root: Path) -> Verdict:
         token, code = self.draw_name("note"), self.draw_number(3, 99)
-        Path(root, "tmp", "in").write_text(f"{token}\n")
+        town.hand.call(Path.write_text, root / "tmp" / "in", f"{token}\n")
         # The folder is the proof: only this shell, with this root, writes these bytes to that place.
         script = f"ls / > /tmp/ls && cat /tmp/in > /tmp/out && sleep 0 && exit {code}"
         with town.spawn(chroot_and_execute, str(root), script, wait=False) as child:
@@ -70,7 +71,7 @@ class Build(Exercise):
                 "What is missing is the *loader* that the program names in its first bytes, or its libraries: it is "
                 "not a static program. The one that you were given is. Was that the one you copied?",
             )
-        written = Path(root, "tmp", "out").read_text().strip() if Path(root, "tmp", "out").exists() else ""
+        written = (read_regular(root / "tmp" / "out") or b"").decode(errors="replace").strip()
         if ended != code or written != token:
             return NotYet(
                 f"The shell in your root was to list `/`, copy a file and end with exit code {code}. It ended with "
@@ -114,16 +115,39 @@ class Escape(Exercise):
         with temporary.Folder() as above, StandIn() as town:
             jail = Path(above, *(self.draw_name("cell") for _ in range(self.draw_number(1, 4))))
             jail.mkdir(parents=True)
-            with town.spawn(_in_chroot, str(jail), escape) as child:
-                if child.value:
-                    return _no_import(child.value)
+            with town.spawn(_into_jail, str(jail), escape) as child:
+                if way_out := _way_out(child, jail):
+                    return way_out
+                if module := child.call(_call_prisoner):
+                    return _no_import(module)
                 return _escaped(town, child, jail)
 
 
-def _in_chroot(jail: str, fn: Callable[[], object]) -> str | None:
+_prisoner: list[Callable[[], object]] = []  # in a child
+
+
+def _into_jail(jail: str, fn: Callable[[], object]) -> None:
+    _prisoner.append(fn)
     os.chroot(jail)
     os.chdir("/")
-    return _call(fn)
+
+
+def _call_prisoner() -> str | None:
+    return _call(_prisoner[0])
+
+
+def _way_out(child: Child, jail: Path) -> NotYet | None:
+    """Whether somebody has kept a way out before the door was shut: what a cell does besides its function, say."""
+    inside = folder_id(jail)
+    shut = identity(child.pid, "root") == identity(child.pid, "cwd") == inside
+    folders = [one for one in os.listdir(f"/proc/{child.pid}/fd") if os.path.isdir(f"/proc/{child.pid}/fd/{one}")]
+    helpers = procfs.descendants(child.pid) or len(procfs.threads(child.pid)) > 1
+    if shut and not folders and not helpers:
+        return None
+    return NotYet(
+        "Before the function was called a way out had been kept: a descriptor, a process or a thread outside.",
+        "The exercise begins inside. What is done in the cell besides the function does not count.",
+    )
 
 
 def _call(fn: Callable[..., object], *args: Any) -> str | None:
@@ -278,9 +302,23 @@ class Furnish(Exercise):
                     return NotYet(
                         f"`{leaked[0].mount_point}` leaked to the lab host.", "Which call made it shared again?"
                     )
+                if not _is_its_pid_1(child, done.pid):
+                    return NotYet("The process that ran your function is not PID 1 any more.", "It must stay there.")
                 with town.witness(done.pid) as witness:
                     found = witness.call(look_into, str(root))
-                    return wrong_dev(found["dev"]) or wrong_proc(found["proc"], done.pid) or furnished(found["dev"])
+                    is_procfs = mounted(witness.pid, os.path.realpath(root / "proc")) == "proc"
+                    return (
+                        wrong_dev(found["dev"])
+                        or wrong_proc(found["proc"] if is_procfs else {}, done.pid)
+                        or furnished(found["dev"])
+                    )
+
+
+def _is_its_pid_1(child: Child, pid: object) -> bool:
+    """Whether what a child says of itself is true: that `pid` is its own child, and the first of a PID namespace."""
+    if not isinstance(pid, int) or pid not in procfs.children(child.pid):
+        return False
+    return procfs.nspid(pid)[-1] == 1 and not namespaces.same("pid", pid, child.pid)
 
 
 def _prepare(root: str) -> None:

@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from labkit import bpf, capabilities, namespaces, procfs, temporary
+from labkit import bpf, capabilities, host, namespaces, procfs, temporary
 from labkit.errors import InvalidConfig
 from labkit.lab import Exercise, NotAttempted, NotYet, Passed, Verdict
 from labkit.lab.exercises import filters, privilege
 from labkit.lab.exercises.privilege import NEEDED, tried
-from labkit.process import Child, spawn
+from labkit.lab.exercises.standin import InFork
+from labkit.process import Child, spawn, spawn_closed
 
 __all__ = ["Become", "Keep", "Refuse"]
 
@@ -110,11 +111,16 @@ class Keep(Exercise):
             sets, sealed = capabilities.of(child.pid), privilege.no_new_privs(child.pid)
             if mistake := privilege.wrong_sets(sets, before, sealed, done):
                 return mistake
-            return self._serves(child, folder, page) or Passed(
-                f"Process {child.pid} listened on a port below 1024, went into its folder for good and served "
-                f"`{page}`, with {' and '.join(NEEDED)}; all others are gone from all "
-                "five sets.",
-                "The usual break-in into a server gives the attacker what the server may do. It may do little now.",
+            # What the process says of itself while it serves proves nothing: its sets, afterwards, are what counts.
+            return (
+                self._serves(child, folder, page)
+                or _not_kept(child, before)
+                or Passed(
+                    f"Process {child.pid} listened on a port below 1024, went into its folder for good and served "
+                    f"`{page}`, with {' and '.join(NEEDED)}; all others are gone from all "
+                    "five sets.",
+                    "The usual break-in into a server gives the attacker what the server may do. It may do little now.",
+                )
             )
 
     def _serves(self, child: Child, folder: str, page: str) -> NotYet | None:
@@ -134,6 +140,22 @@ class Keep(Exercise):
         if served != page:
             return NotYet(f"The server answered {served!r}, and the page is {page!r}.", "Is it another server's?")
         return None
+
+
+def _not_kept(child: Child, before: capabilities.Sets) -> NotYet | None:
+    """What the process that has served lacks, or has too much of, as the kernel has it."""
+    sets = capabilities.of(child.pid)
+    if lacking := [name for name in NEEDED if name not in sets.effective or name not in sets.bounding]:
+        return NotYet(
+            f"The process does not have {lacking[0]}, and without it there is no such server.",
+            "Exactly two are to be kept, in the effective, permitted and bounding sets.",
+        )
+    if not namespaces.same("user", child.pid, host.pid()):
+        return NotYet(
+            "The process is root in a user namespace of its own: what it has counts for nothing on the lab host.",
+            "Nothing needs to be unshared here. Only capabilities are to be given up.",
+        )
+    return privilege.wrong_sets(sets, before, privilege.no_new_privs(child.pid), InFork(child.pid, None, None, []))
 
 
 class Refuse(Exercise):
@@ -185,7 +207,7 @@ class Refuse(Exercise):
         except InvalidConfig as error:
             return NotYet(f"On paper, the filter cannot be carried out: {error}.", "Compare it with the example.")
         unknown = self.draw_number(last + 1, 1023)
-        with spawn(os.getpid) as child:
+        with spawn_closed(os.getpid) as child:
             done = child.call(tried, filters.in_the_kernel, code, known[call], unknown)
             found = done.value_or_raise()
             filtered = procfs.status(child.pid)["Seccomp"] == "2"

@@ -8,8 +8,10 @@ from typing import Any
 from labkit import namespaces, procfs, rootfs, syscalls, temporary
 from labkit.constants import CLONE_NEWNET
 from labkit.lab import Exercise, NotYet, Passed, Verdict
+from labkit.lab.exercises import hostname
 from labkit.lab.exercises.boxes import (
     KINDS,
+    SECONDS,
     Running,
     groups,
     host_touched,
@@ -146,6 +148,7 @@ class Run(Exercise):
             return (
                 self._look(town, run)
                 or self._exit_codes(town, run)
+                or self._told_apart(town, run)
                 or self._joins(town, run)
                 or _nothing_left(before)
                 or Passed(
@@ -185,6 +188,27 @@ class Run(Exercise):
                     return _wrong_code(command, caller.value, wanted)
         return None
 
+    def _told_apart(self, town: StandIn, run: Callable[..., Any]) -> Verdict | None:
+        """A program whose exit code nothing says but its end: it depends on a signal that is drawn while it runs."""
+        for _ in range(2):
+            base, number = self.draw_number(20, 80), self.random.choice(_TRAPPED)
+            traps = "; ".join(f"trap 'exit {base + one}' {one}" for one in _TRAPPED)
+            command = ["/bin/sh", "-c", f"{traps}; while :; do sleep 0.1; done"]
+            with Running(town, run, command, _image()) as box:
+                if mistake := not_started(box, town):
+                    return mistake
+                assert box.pid
+                pid = box.pid
+                if not hostname.until(lambda pid=pid: _traps_all(pid), SECONDS):  # type: ignore[misc]
+                    return NotYet("A shell in the box did not come to its second line.", "Is it stopped, or waiting?")
+                os.kill(box.pid, number)
+                returned = box.exit_code()
+                if isinstance(returned, NotYet):
+                    return returned
+                if returned != base + number:
+                    return _wrong_code(["/bin/sh", "-c", "..."], returned, base + number)
+        return None
+
     def _joins(self, town: StandIn, run: Callable[..., Any]) -> Verdict | None:
         command = ["/bin/sleep", str(self.draw_number(1000, 9000))]
         with town.spawn(os.getpid) as owner:
@@ -200,6 +224,15 @@ class Run(Exercise):
                     )
                 box.kill()
         return None
+
+
+_TRAPPED = (1, 2, 3, 10, 12, 15)  # signals that a shell can wait for
+
+
+def _traps_all(pid: int) -> bool:
+    """Whether a process has a handler for each of `_TRAPPED`. proc_pid_status(5)"""
+    caught = int(procfs.status(pid)["SigCgt"], 16)
+    return all(caught & 1 << number - 1 for number in _TRAPPED)
 
 
 def _with_network(command: list[str], run: Callable[..., Any], owner: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from labkit import procfs, rootfs, syscalls, temporary
 from labkit.constants import MNT_DETACH
+from labkit.lab.exercises.outside import read_regular
 from labkit.lab.exercises.standin import StandIn
 from labkit.lab.workshop import make_room
 from labkit.process import Child
@@ -73,11 +74,8 @@ def write(path: str, text: str) -> None:
 
 def read(path: str) -> str | None:
     """There: what a file holds; None where there is none."""
-    try:
-        with open(path, errors="replace") as file:
-            return file.read(10_000)
-    except OSError:
-        return None
+    found = read_regular(path, 10_000)
+    return None if found is None else found.decode(errors="replace")
 
 
 def kind_of(path: str) -> str:
@@ -151,8 +149,7 @@ def tree_of(folder: str) -> dict[str, tuple[str, object]]:
             elif stat.S_ISDIR(mode):
                 found[inside] = ("folder", None)
             elif stat.S_ISREG(mode):
-                with open(path, "rb") as file:
-                    found[inside] = ("file", file.read())
+                found[inside] = ("file", read_regular(path, 16 << 20))
             else:
                 found[inside] = ("special file", None)
     return found

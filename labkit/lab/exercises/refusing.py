@@ -1,17 +1,20 @@
 """What a filter on a program has refused, told by that program, and by what it could make."""
 
 import errno
+import json
 import os
 import time
 from contextlib import suppress
 
+from labkit import procfs
 from labkit.lab import NotYet
+from labkit.lab.exercises.outside import Ear
 from labkit.process import Child
 
-#: Tries to make a folder in both ways, and a file; tells in a file what became of it.
+#: Tries to make a folder in both ways, and a file; tells an `outside.Ear` what became of it, and waits to be looked at.
 MAKES = """
-import json, os, sys
-folder, report = sys.argv[1:3]
+import json, os, signal, socket, sys
+folder, ear = sys.argv[1:3]
 def attempt(make, *words, **named):
     try:
         make(*words, **named)
@@ -22,19 +25,45 @@ here = os.open(folder, os.O_RDONLY)
 found = {"mkdir": attempt(os.mkdir, os.path.join(folder, "one")),
     "mkdirat": attempt(os.mkdir, "two", dir_fd=here),
     "others": attempt(open, os.path.join(folder, "file"), "w")}
-with open(report, "w") as file: json.dump(found, file)
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(json.dumps(found).encode(), chr(0) + ear)
+signal.pause()
 """
 
 
-def became_and_ended(child: Child, seconds: float) -> bool:
-    """Wait until `child` has ended, which may have become another program meanwhile, or its function has returned."""
+def report_of(child: Child, command: list[str], ear: Ear, seconds: float) -> dict[str, int] | NotYet | None:
+    """What `command` has told, which `child` was to become; None: it has ended, or its function has returned, without.
+
+    It counts only where that very process has told it, with the program and the filter on it at that moment.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if child.answered(0.02):
-            return True
+        gone = child.answered(0.02)
         with suppress(TimeoutError):
             child.wait(timeout=0.02)
-    return False
+        if said := ear.heard():
+            return _believed(child, command, *said)
+        if gone:
+            return None
+    return NotYet("The command had not ended after 15 seconds.", "Does it run at all, or wait?")
+
+
+def _believed(child: Child, command: list[str], words: bytes, by: int) -> dict[str, int] | NotYet:
+    if by != child.pid or not child.alive or procfs.cmdline(child.pid) != command:
+        return NotYet(
+            "The command has run, and not in the process that called your function.",
+            "The process itself must become the command, with the filter on: `os.execvp(command[0], command)`.",
+        )
+    try:
+        found = json.loads(words)
+        report = {name: int(found[name]) for name in ("mkdir", "mkdirat", "others")}
+    except (ValueError, KeyError, TypeError):
+        return NotYet("The command has told nothing that it would tell.", "Is it the command that was given?")
+    if procfs.status(child.pid)["Seccomp"] != "2" and report["mkdir"] and report["mkdirat"]:
+        return NotYet(
+            "The command could not make a folder, and there is no filter on it (Seccomp: 0).",
+            "Was it refused by something else? Asked for is a filter: `seccomp.load`.",
+        )
+    return report
 
 
 def no_report(returned: bool, status: int | None) -> NotYet:

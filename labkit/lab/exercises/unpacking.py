@@ -6,11 +6,13 @@ Nothing of it is ever written anywhere, so it may hold what it likes.
 import io
 import posixpath
 import tarfile
+from collections.abc import Iterator
 from typing import Any
 
 from labkit.lab import NotYet, Passed, Verdict
 
 Tree = dict[str, tuple[str, object]]
+_MEMBERS_MAX, _BYTES_MAX = 1000, 16 << 20  # the whole image has 3 MB
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
 
@@ -22,8 +24,10 @@ def judge(packed: bytes | None, image: Tree, merged: Tree, in_upper: set[str], n
         )
     try:
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-            members = [(posixpath.normpath(member.name), member, _contents(tar, member)) for member in tar]
-    except tarfile.TarError as error:
+            members = list(_members(tar))
+    except _TooMuch as error:
+        return NotYet(f"The archive holds {error}.", "The layer has a handful of small files. What else is in it?")
+    except Exception as error:  # of tarfile, or of what unpacks a compressed one
         return NotYet(
             f"What is at the path `archive` is no tar archive: {error}.", "Was it closed? A `with` does that."
         )
@@ -31,9 +35,19 @@ def judge(packed: bytes | None, image: Tree, merged: Tree, in_upper: set[str], n
     return _wrong_names(members, image, in_upper, named) or _compare(members, image, merged, named)
 
 
-def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member) if member.isreg() else None
-    return file.read() if file else b""
+class _TooMuch(Exception):
+    pass
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
+    """Each member: its name, itself, its contents. A small archive may unpack to no end, so there is one."""
+    total = 0
+    for number, member in enumerate(tar):
+        total += member.size
+        if number >= _MEMBERS_MAX or total > _BYTES_MAX:
+            raise _TooMuch(f"more than {_MEMBERS_MAX} members, or {_BYTES_MAX >> 20} MiB")
+        file = tar.extractfile(member) if member.isreg() else None
+        yield posixpath.normpath(member.name), member, file.read(_BYTES_MAX) if file else b""
 
 
 def _wrong_names(members: list[Any], image: Tree, in_upper: set[str], named: dict[str, str]) -> Verdict | None:

@@ -1,0 +1,223 @@
+"""Answers that would rather lead a check astray than solve the exercise, judged in rooms: none passes.
+
+Each is what a check once believed: it changes the check's own helpers in a process of its own, returns what the check
+wants to hear, shows something else in the place that is looked at, or leaves a file there that has no end.
+"""
+
+import pytest
+
+from labkit.lab.notebooks import posed
+from tests.notebooks.rooms import need_rooms, tried
+
+COPY = """
+import os
+def copy(source, target):
+    with open(source, "rb", buffering=0) as reader, open(target, "wb", buffering=0) as writer:
+        while byte := reader.read(1):
+            writer.write(byte)
+"""
+ALONE = """
+def alone(command):
+    unshare(CLONE_NEWPID | CLONE_NEWNS)
+    if (pid := os.fork()) == 0:
+        mount(None, "/", None, MS_REC | MS_PRIVATE)
+        {proc}
+        os.execvp(command[0], command)
+    os.waitpid(pid, 0)
+"""
+RUN = """
+honest = my_run
+def my_run(command, *args, **named):
+    honest(command, *args, **named)
+    if command[0] == "/bin/none-such":
+        return 127
+    return int(command[-1].split()[-1]) if command[-1].startswith("exit ") else 137
+"""
+
+CHEATS: dict[str, tuple[str, str, str]] = {
+    "the tracer is replaced in the process that copies": (
+        "03",
+        "copy",
+        f"import labkit.tracer\nlabkit.tracer.Tracer.__iter__ = lambda self: iter(())\n{COPY}",
+    ),
+    "somebody else copies slowly": (
+        "03",
+        "copy",
+        COPY.replace("def copy", "def slowly")
+        + "\ndef copy(source, target):\n    if os.fork() == 0:\n        slowly(source, target)\n        os._exit(0)\n"
+        + "    os.wait()\n",
+    ),
+    "copies well the first time, and nothing the second": (
+        "03",
+        "copy",
+        "import os\ndef copy(source, target):\n    if source.endswith('a'):\n        pass\n",
+    ),
+    "the target is the source": ("03", "copy", "import os\ndef copy(source, target):\n    os.link(source, target)\n"),
+    "the target is a FIFO": ("03", "copy", "import os\ndef copy(source, target):\n    os.mkfifo(target)\n"),
+    "the target has no end": (
+        "03",
+        "copy",
+        "import os\ndef copy(source, target):\n    os.symlink('/dev/zero', target)\n",
+    ),
+    "numbers that are right on average": (
+        "03",
+        "count",
+        "import subprocess\ndef count_calls(command):\n    subprocess.run(command)\n    return {'getppid': 0}\n",
+    ),
+    "the report without the program": (
+        "03",
+        "refuse",
+        """
+import json, signal, socket
+def run_without_mkdir(command):
+    words = json.dumps({"mkdir": 1, "mkdirat": 1, "others": 0}).encode()
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(words, chr(0) + command[-1])
+    signal.pause()
+""",
+    ),
+    "the program refuses itself": (
+        "03",
+        "refuse",
+        """
+import os, subprocess, sys
+def run_without_mkdir(command):
+    text = command[4].replace("attempt(os.mkdir, os.path.join(folder, \\"one\\"))", "1")
+    text = text.replace("attempt(os.mkdir, \\"two\\", dir_fd=here)", "1")
+    os.execv(command[0], [*command[:4], text, *command[5:]])
+""",
+    ),
+    "a folder called 1 for a procfs": (
+        "06",
+        "alone",
+        ALONE.format(proc='mount("none", "/proc", "tmpfs"); os.mkdir("/proc/1")'),
+    ),
+    "an init that reaps nothing, and reads the exit code where it is written": (
+        "06",
+        "init",
+        """
+import os, re
+def init(command):
+    fifo = re.search("read code < '(.*)'", command[-1])[1]
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "1000"])
+    with open(fifo) as file:
+        return int(file.read())
+""",
+    ),
+    "a door kept open before it was shut": (
+        "07",
+        "escape",
+        """
+import os
+KEPT = os.open("/", os.O_RDONLY)
+def escape():
+    os.fchdir(KEPT)
+    os.chroot(".")
+""",
+    ),
+    "a process that waits outside": (
+        "07",
+        "escape",
+        """
+import os, signal
+if os.fork() == 0:
+    signal.pause()
+def escape():
+    os.getpid()
+""",
+    ),
+    "a folder called 1 in the box's procfs": (
+        "07",
+        "furnish",
+        """
+def furnish(root):
+    mount("none", f"{root}/proc", "tmpfs")
+    os.mkdir(f"{root}/proc/1")
+    for name in DEVICES:
+        open(f"{root}/dev/{name}", "w").close()
+        mount(f"/dev/{name}", f"{root}/dev/{name}", None, MS_BIND)
+""",
+    ),
+    "a server with all powers answers for one that has none": (
+        "11",
+        "keep",
+        """
+import os, socket
+from labkit.lab.exercises import privilege
+def serve(reader):
+    folder, port = os.read(reader, 4096).decode().split()
+    with socket.create_server(("127.0.0.1", int(port))) as server:
+        connection, _ = server.accept()
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + open(f"{folder}/index.html", "rb").read())
+        connection.close()
+    os._exit(0)
+def keep():
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        serve(reader)
+    def serve_from(folder, port):
+        os.write(writer, f"{folder} {port}".encode())
+        import time
+        time.sleep(0.5)
+    privilege.serve_from = serve_from
+    privilege.answer_one = lambda: None
+    for number in range(63):
+        try:
+            prctl(PR_CAPBSET_DROP, number)
+        except OSError:
+            break
+    capset(0, 0, 0)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+""",
+    ),
+    "exit codes that are read from the command": ("12", "run", posed.posed("12", "run").solved + RUN),
+    "an archive that never ends": (
+        "08",
+        "pack",
+        "import os\ndef pack(upper, archive):\n    os.symlink('/dev/zero', archive)\n",
+    ),
+    "an archive that nobody can read to its end": (
+        "08",
+        "pack",
+        """
+import io, tarfile
+def pack(upper, archive):
+    with tarfile.open(archive, "w:xz") as tar:
+        member = tarfile.TarInfo("home/new")
+        member.size = 200 << 20
+        class Zeros(io.RawIOBase):
+            def read(self, length=-1):
+                return bytes(length)
+        tar.addfile(member, Zeros())
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_it_does_not_pass(name: str) -> None:
+    need_rooms()
+    lab, exercise, answer = CHEATS[name]
+    said = tried(lab, exercise, answer)
+    assert said["outcome"] == "not yet", said
+    assert said["share"] == 0
+
+
+def test_the_learners_code_cannot_look_into_those_who_look_at_it() -> None:
+    """A process may write into the memory of another one of its user: not into a helper of the check."""
+    need_rooms()
+    answer = """
+import os
+def apart(uploads, mib):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            open(f"/proc/{pid}/mem", "r+b").close()
+            found.append(int(pid))
+        except OSError:
+            continue
+    raise RuntimeError(f"{len(found)} of {len([one for one in os.listdir('/proc') if one.isdigit()])} processes")
+"""
+    # Itself, the process that the check shows as the lab host, and the one that holds the mounts.
+    assert "RuntimeError: 3 of 8 processes" in tried("02", "apart", answer)["seen"]
