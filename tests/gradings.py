@@ -18,6 +18,17 @@ LABS = {
     "07": ("A root of one's own", ("enter", "escape", "pivot")),
     "09": ("Sharing fairly", ("limit", "tame")),
 }
+TITLES = {
+    "isolate": "A hostname of its own",
+    "together": "The same namespace, or only the same name?",
+    "join": "Into another process's namespace",
+    "rename": "A new name for a running process",
+    "enter": "Into a new root",
+    "escape": "Out of a chroot",
+    "pivot": "A root that cannot be left",
+    "limit": "Half a processor",
+    "tame": "The noisy neighbour, tamed",
+}
 EXPECTED = "A process whose hostname is another than the lab host's."
 FIRST = "Ada Alan Annie Barbara Betty Claude Dana Dennis Donald Edsger Fran Grace Hedy Ivan Jean Joan John Karen Ken"
 LAST = (
@@ -63,9 +74,8 @@ def _of_one(draw: random.Random, learner: str, lab: str, exercises: tuple[str, .
         hidden = draw.choice((PASSED, PASSED, NOT_YET)) if judged is PASSED else NOT_YET
         answer = "" if judged is NOT_ATTEMPTED else ANSWER.replace("isolate", name)
         points = 2.0 if name in ("pivot", "tame") else 1.0
-        title = f"{name.capitalize()}, with a title that says what is asked"
         checks = (hidden,) if name == "join" and judged is not NOT_ATTEMPTED else ()
-        graded.append(exercise(name, judged, title=title, points=points, hidden=checks, answer=answer))
+        graded.append(exercise(name, judged, title=TITLES[name], points=points, hidden=checks, answer=answer))
     failing = draw.random() < 0.2
     output = "Traceback (most recent call last):\n  ...\nPermissionError: [Errno 1] Operation not permitted"
     cells = (CellRun(3, True, "lab = Lab('05')", ""), CellRun(5, not failing, ANSWER, output if failing else "ok"))

@@ -14,9 +14,10 @@ COMMANDS = {
     "test": ("labkit.lab.testrun", "main", "run every test"),
     "bench": ("labkit.lab.cli", "bench", "times, rates and memory beside crun, runc and bubblewrap"),
     "vm": ("labkit.vm", "main", "run a command, or the labs, in a small virtual machine"),
+    "grade": ("labkit.lab.grading.command", "main", "grade notebooks that were handed in, in containers"),
     "release": ("labkit.lab.notebooks.release", "main", "make the notebooks anew from their sources"),
 }
-NEEDS_GROUPS = ("doctor", "test", "bench")  # `open` sees to it by itself
+NEEDS_GROUPS = ("doctor", "test", "bench", "grade")  # `open` sees to it by itself
 
 
 def usage() -> str:

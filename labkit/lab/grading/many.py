@@ -71,22 +71,25 @@ def _with_pool(found: list[Found], exam: Exam, jobs: int) -> Iterator[tuple[Foun
     """Each with its result, or what was raised; None where a worker had died before its turn came."""
     # A new Python each: a fork of this process would share its lab host's descriptors.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting: dict[Future[Result], Found] = {}
-        todo = iter(found)
-        wanted = jobs * _AHEAD
-        while True:
-            for one in _first(todo, wanted):
-                try:
-                    _submit(pool, one, exam, waiting)
-                except BrokenProcessPool:
-                    yield one, None
-                    yield from ((one, None) for one in todo)
-            if not waiting:
-                return
-            ended = wait(waiting, return_when=FIRST_COMPLETED).done
-            for future in ended:
-                yield waiting.pop(future), future.exception() or future.result()
-            wanted = len(ended)
+        try:
+            waiting: dict[Future[Result], Found] = {}
+            todo = iter(found)
+            wanted = jobs * _AHEAD
+            while True:
+                for one in _first(todo, wanted):
+                    try:
+                        _submit(pool, one, exam, waiting)
+                    except BrokenProcessPool:
+                        yield one, None
+                        yield from ((one, None) for one in todo)
+                if not waiting:
+                    return
+                ended = wait(waiting, return_when=FIRST_COMPLETED).done
+                for future in ended:
+                    yield waiting.pop(future), future.exception() or future.result()
+                wanted = len(ended)
+        finally:
+            pool.shutdown(cancel_futures=True)  # where grading is interrupted, nothing more is begun
 
 
 def _submit(pool: ProcessPoolExecutor, one: Found, exam: Exam, waiting: dict[Future[Result], Found]) -> None:

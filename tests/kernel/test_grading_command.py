@@ -1,0 +1,122 @@
+"""`./lab grade` as it is called: real notebooks, real rooms, and what is left of it."""
+
+import csv
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from labkit import paths
+from labkit.lab.grading import room
+from labkit.lab.grading.report import store
+from labkit.lab.notebooks import release, source
+from tests.requirements import machine_cannot
+
+pytestmark = pytest.mark.timeout(600)
+GRADE = [sys.executable, "-P", "-m", "labkit.lab", "grade"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rooms() -> None:
+    if lack := room.unsupported():
+        machine_cannot(str(lack))
+
+
+@pytest.fixture
+def handed_in(tmp_path: Path) -> Path:
+    """A class of three: all solved, nothing done, and something that is no notebook."""
+    folder = tmp_path / "handed-in"
+    for learner, text in (
+        ("ada", release.text_of(release.build(source.path_of("05"), solved=True))),
+        ("bob", release.text_of(release.build(source.path_of("05"), solved=False))),
+        ("=cy", "no notebook"),
+    ):
+        (folder / learner).mkdir(parents=True)
+        (folder / learner / "05_uts.ipynb").write_text(text)
+    return folder
+
+
+def grade(tmp_path: Path, *argv: object) -> "subprocess.CompletedProcess[str]":
+    environ = {**os.environ, "LABKIT_STATE": str(own_state(tmp_path))}
+    command = [*GRADE, *(str(word) for word in argv)]
+    return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=500)
+
+
+def own_state(tmp_path: Path) -> Path:
+    """A state folder whose seed is this test's alone, with this machine's root filesystems."""
+    state = tmp_path / "state"
+    if not state.is_dir():
+        state.mkdir()
+        (state / "rootfs").symlink_to((paths.state() / "rootfs").resolve())
+    return state
+
+
+def scores(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        return {row["learner"]: row for row in csv.DictReader(file)}
+
+
+def test_a_class_is_graded_and_written_down(tmp_path: Path, handed_in: Path) -> None:
+    done = grade(tmp_path, "--no-replay", "--jobs", "2", handed_in)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    found = scores(tmp_path / "graded")
+    assert {name: row["percent"] for name, row in found.items()} == {"ada": "100", "bob": "0", "'=cy": "0"}
+    lines = done.stdout.splitlines()
+    assert lines[0] == "3 notebooks to grade."
+    assert [line[:3] for line in lines[1:4]] == ["1/3", "2/3", "3/3"]
+    assert any("=cy  lab 05  refused: " in line for line in lines[1:4])
+    assert lines[-1] == "The pages: graded/index.html    The scores: graded/scores.csv"
+    assert {path.name for path in (tmp_path / "graded" / "learners").iterdir()} >= {"ada.html", "bob.html"}
+    state = own_state(tmp_path)
+    assert sorted(os.listdir(state)) == ["grading-seed", "rootfs"]
+
+    seen = [[one.judged.seen for one in result.exercises] for result in store.read(tmp_path / "graded")]
+    again = grade(tmp_path, "--no-replay", "--out", "again", "--lab", "5", handed_in)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert scores(tmp_path / "again") == found
+    drawn = [[name for name in str(seen).split("`") if name.startswith("box-")]]
+    assert drawn[0] and all(name in (tmp_path / "again" / "results.json").read_text() for name in drawn[0])
+
+
+def test_ones_own_notebook_is_explained_in_full(tmp_path: Path, handed_in: Path) -> None:
+    done = grade(tmp_path, "--no-replay", handed_in / "ada" / "05_uts.ipynb")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "✓ passed  A hostname of its own (isolate)" in done.stdout
+    assert "Seen: " in done.stdout and "Why it matters: " in done.stdout
+    assert not (tmp_path / "graded").exists(), "it is written down only where --out says so"
+
+
+def test_what_was_graded_before_an_interruption_is_kept(tmp_path: Path, handed_in: Path) -> None:
+    first = interrupted(tmp_path, ["--no-replay", "--jobs", "1", str(handed_in)])
+    assert "stopped after " in first and "these are in graded." in first
+    kept = (tmp_path / "graded" / "results.json").read_bytes()
+    assert 1 <= len(store.read(tmp_path / "graded")) < 3
+    second = interrupted(tmp_path, ["--no-replay", "--jobs", "1", str(handed_in)])
+    assert "graded is as it was." in second
+    assert (tmp_path / "graded" / "results.json").read_bytes() == kept
+
+
+def interrupted(tmp_path: Path, argv: Sequence[str]) -> str:
+    """What grading says on its standard error if it is interrupted after its first submission."""
+    environ = {**os.environ, "LABKIT_STATE": str(own_state(tmp_path)), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*GRADE, *argv], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout and running.stderr
+        deadline = time.monotonic() + 120
+        seen = ""
+        while "1/3" not in seen and time.monotonic() < deadline:
+            if select.select([running.stdout], [], [], 1)[0]:
+                seen += (line := running.stdout.readline())
+                assert line, f"it ended too soon: {running.stderr.read()}"
+        running.send_signal(signal.SIGINT)
+        said = running.stderr.read()
+        assert running.wait(timeout=120) == 130, said
+        assert "Traceback" not in said
+        return said
