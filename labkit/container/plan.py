@@ -14,6 +14,7 @@ def plan_of(
 ) -> "tuple[mounts.Step, ...]":
     """The plan as it can be carried out: in a user namespace some things are done another way."""
     plan: list[mounts.Step] = []
+    own_groups = any(step[:2] == ("filesystem", "cgroup2") for step in message["plan"])
     for step in message["plan"]:
         if step[0] == "filesystem" and step[1] == "mqueue" and not _kernel_has("mqueue"):
             continue
@@ -24,7 +25,7 @@ def plan_of(
                 # A sysfs shows a network namespace, and only who is root over that one may mount it.
                 step = ("bind", "/sys", "sys", ("rro", "rnosuid", "rnodev", "rnoexec"))
             plan.append(step)
-            if has_group:
+            if has_group and not own_groups:
                 plan.append(("filesystem", "cgroup2", "sys/fs/cgroup", ("nosuid", "nodev", "noexec", "ro"), ()))
             continue
         plan.append(step)

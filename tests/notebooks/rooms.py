@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from labkit.lab.grading import room
+from labkit.lab.grading.room import Allowance
 from labkit.lab.notebooks import posed as course
 from labkit.lab.notebooks import source
 from labkit.lab.notebooks.posed import Posed
@@ -16,10 +17,17 @@ def need_rooms() -> None:
         machine_cannot(lack.what)
 
 
-def judged(posed: Posed, answer: str, *, hidden: tuple[str, ...] = (), seed: str = "") -> list[dict[str, Any]]:
-    """What the judge says of `answer`: by the exercise's own check, and by those of the texts `hidden`."""
+def judged(
+    posed: Posed, answer: str, *, hidden: tuple[str, ...] = (), seed: str = "", **allowed: int
+) -> list[dict[str, Any]]:
+    """What the judge says of `answer`: by the exercise's own check, and by those of the texts `hidden`.
+
+    `allowed` are fields of the room's `Allowance`.
+    """
     task = {**posed.to_json(), "seed": seed, "answer": answer, "hidden": list(hidden)}
-    ended = room.run(room.python("labkit.lab.grading.judge"), stdin=json.dumps(task).encode())
+    ended = room.run(
+        room.python("labkit.lab.grading.judge"), stdin=json.dumps(task).encode(), allowance=Allowance(**allowed)
+    )
     assert ended.exit_code == 0, ended
     said: list[dict[str, Any]] = json.loads(ended.stdout)
     return said

@@ -112,3 +112,13 @@ def test_mend_by_hand_is_half_of_it_in_a_room_too() -> None:
     assert said["outcome"] == "not yet", said
     assert "Part of the mess is gone" in said["seen"]
     assert said["share"] == pytest.approx(1 / 3)
+
+
+def test_an_answers_memory_does_not_take_the_judge_along() -> None:
+    """Where the kernel limits memory it ends the process that wants too much; the verdict is said all the same."""
+    need_rooms()
+    need("cgroup-v2")
+    answer = "def p99(latencies):\n    kept = []\n    while True:\n        kept.append(bytearray(b'x' * (1 << 24)))\n"
+    said = tried("02", "p99", answer, memory_bytes=400 << 20)
+    assert said["outcome"] == "not yet", said
+    assert "did not return" in said["seen"]

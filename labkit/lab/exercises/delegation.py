@@ -8,7 +8,7 @@ from pathlib import Path
 from labkit import host
 from labkit.errors import Unsupported
 from labkit.lab.exercises.quarter import MOUNT, Quarter
-from labkit.process import spawn
+from labkit.process import run_in_child, spawn_closed
 
 NEXT_DOOR = "next-door"  # a group beside the one that is handed over
 
@@ -34,12 +34,12 @@ def try_as(quarter: Quarter, name: str, uid: int) -> Attempts:
             "the lab host has no other user than root here",
             "give yourself subordinate ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER",
         )
-    inner = quarter.outside / name / "mine"
-    with spawn(_become, uid) as child:
-        quarter.joined(name).add(child.pid)
+    # By root of the lab host: the group may be somebody else's by now.
+    with spawn_closed(_become, uid) as child:
+        run_in_child(quarter.joined(name).add, child.pid)
         tried = child.call(_try_all, f"{quarter.path}/{name}", quarter.path)
     with suppress(OSError):
-        inner.rmdir()
+        run_in_child(os.rmdir, f"{quarter.path}/{name}/mine")
     return tried
 
 

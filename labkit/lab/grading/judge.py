@@ -23,7 +23,7 @@ import cloudpickle
 from labkit import child, host, idmap, process, syscalls, temporary
 from labkit.lab.course import exercises_of, find_exercises
 from labkit.lab.exercise import Exercise
-from labkit.lab.grading import plain, preload
+from labkit.lab.grading import groups, plain, preload
 from labkit.lab.grading.room import LEARNER
 from labkit.lab.grading.submitted import Written, answers
 from labkit.lab.judge import judge
@@ -41,6 +41,7 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
+    groups.divide()
     Exercise.in_room = True
     temporary.remove = False  # what the learner's code has put there may be anybody's, and goes with the room
     Exercise.seed = task["seed"]  # and not in the environment, which children inherit
@@ -79,7 +80,8 @@ def _become_judge() -> None:
     syscalls.setfsuid(0)
     all_of_them = idmap.IdMap([(0, LEARNER, _ids() - LEARNER)])
     host.map_ids(all_of_them, all_of_them)
-    preload.into_zygote()
+    with groups.at_the_start():
+        preload.into_zygote()
     # The zygote is closed to its own user, and so nothing for the checks' helpers to look at; this shows the same.
     global _shown
     _shown = process.spawn(os.getpid)

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import capabilities, cgroups, container, host, idmap, paths, procfs, rootfs, temporary
+from labkit.cgroups import Cgroup
 from labkit.cgroups.limits import Limits
 from labkit.container.container import Container
 from labkit.errors import LabkitError, Unsupported
+from labkit.process import run_in_child
 
 IDS = 65536  #: how many users a room has
 LEARNER = 1000  #: who root of a lab host in a room is, as the room counts
@@ -35,6 +37,8 @@ _LINKS = ("bin", "lib", "lib32", "lib64", "sbin")
 # A procfs of which nothing is covered, or the kernel would not let anybody mount another one in here, as labs 06 and 07
 # do. What of it the machine's root alone may write is closed to root in here in any case.
 _PLAN = tuple(step for step in rootfs.DEFAULT_PLAN if step[0] not in ("readonly", "mask"))
+
+_GROUPS = ("filesystem", "cgroup2", "sys/fs/cgroup", ("nosuid", "nodev", "noexec"), ())
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,13 @@ def start(args: Sequence[str], folder: str, *, stdin: bytes, allowance: Allowanc
     limits = None
     if not cgroups.unsupported():
         limits = Limits(memory_max_bytes=allowance.memory_bytes, pids_max=allowance.pids)
-    return container.start(
+    # Set up, and then held back until its group is its own: root of the room divides that among judge and lab hosts.
+    room = container.create(
         list(args),
         root=folder,
         readonly=True,
         hostname="room",
-        plan=_PLAN,
+        plan=_PLAN if limits is None else (*_PLAN, _GROUPS),
         mounts=(*_mounts(), _tmp(allowance)),
         uid_mappings=tuple(uids),
         gid_mappings=tuple(gids),
@@ -147,6 +152,14 @@ def start(args: Sequence[str], folder: str, *, stdin: bytes, allowance: Allowanc
         capture=allowance.output_bytes,
         stdin=stdin,
     )
+    try:
+        if room.group:
+            run_in_child(Cgroup.delegate, room.group, uids[0][1] + user, gids[0][1] + user)
+        room.start()
+    except BaseException:
+        room.kill()
+        raise
+    return room
 
 
 def environment() -> dict[str, str]:
