@@ -136,6 +136,11 @@ class Child(Held):
             raise value
         return True, value
 
+    def send(self, fn: Callable[..., Any], /, *args: Any) -> None:
+        """Call a function in this child and do not wait for it: `answered` says when it has returned."""
+        self._send_call(fn, args, {})
+        self.output.follow()
+
     def answered(self, timeout: float = 0.0) -> bool:
         """Whether the function given to `spawn(..., wait=False)` has returned, or its process has ended.
 

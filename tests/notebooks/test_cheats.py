@@ -35,6 +35,41 @@ def my_run(command, *args, **named):
 """
 
 CHEATS: dict[str, tuple[str, str, str]] = {
+    "a guest that is read, and never run": (
+        "04",
+        "serve",
+        """
+from labkit.lab.exercises import hypervisor
+def serve(machine):
+    told = hypervisor.Told(api.KVM_EXIT_HLT, 0, 0, 0, 0, 0)
+    machine.told = [told]
+    hypervisor.loop_is_wrong = lambda *any: None
+    code, found, place = bytes(machine.memory[0x1000:0x2000]), b"", 0
+    while code[place : place + 2] == b"\\x66\\xb8":
+        out = code[place + 6]
+        size = {0xE6: 1, 0xE7: 2, 0x66: 4}[out]
+        if code[place + 7 + (size == 4)] == 0xE9:
+            found += code[place + 2 : place + 2 + size]
+        place += 8 + (size == 4)
+    return found
+""",
+    ),
+    "a clock of one's own": (
+        "04",
+        "uptime",
+        """
+def uptime(machine, port, now):
+    while True:
+        machine.resume()
+        if machine.state.exit_reason == api.KVM_EXIT_HLT:
+            return
+        io = machine.state.io
+        if io.port == port and io.direction == api.KVM_EXIT_IO_IN:
+            now()
+            answer = (4660).to_bytes(io.size, "little") * io.count
+            machine.page[io.data_offset : io.data_offset + len(answer)] = answer
+""",
+    ),
     "the tracer is replaced in the process that copies": (
         "03",
         "copy",

@@ -125,20 +125,24 @@ def drive_both(
     drives = []
     for data_offset in (0, exercise.draw_number(600, 3000)):
         drive = run_in_child(_drive, data_offset, how, guest, function, more)
-        if (wrong := _loop_is_wrong(drive, function.__name__)) is not None:
+        if (wrong := loop_is_wrong(drive, function.__name__)) is not None:
             return wrong
         drives.append(drive)
     return drives
 
 
+def kind_of(data_offset: int) -> "type[_Keeping]":
+    """In a child: its kind of machine. `data_offset` 0: this computer's own kind, with the page that it has."""
+    if data_offset:
+        _KeepingSoftware.data_offset = data_offset  # this child is there for this machine alone
+    return _KeepingSoftware if data_offset or unsupported() else _KeepingKvm
+
+
 def _drive(
     data_offset: int, how: Callable[..., object], guest: Guest, function: Callable[..., object], more: Sequence[object]
 ) -> Drive:
-    """In the child. `data_offset` 0: this computer's own kind of machine, with the page that it has."""
-    kind: type[_Keeping] = _KeepingSoftware if data_offset or unsupported() else _KeepingKvm
-    if data_offset:
-        _KeepingSoftware.data_offset = data_offset  # this child is there for this machine alone
-    with kind(guest, seconds=SECONDS) as machine:
+    """In the child."""
+    with kind_of(data_offset)(guest, seconds=SECONDS) as machine:
         try:
             return Drive(how(machine, function, *more), tuple(machine.told))
         except NeverHalted:
@@ -153,7 +157,8 @@ def _halts(told: Sequence[Told]) -> int:
     return sum(one.reason == api.KVM_EXIT_HLT for one in told)
 
 
-def _loop_is_wrong(drive: Drive, name: str) -> NotYet | None:
+def loop_is_wrong(drive: Drive, name: str) -> NotYet | None:
+    """What is wrong with the loop itself, whatever it answers; None: nothing."""
     exits, halts = len(drive.told), _halts(drive.told)
     if halts > 1:
         return NotYet(

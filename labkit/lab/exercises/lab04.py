@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from labkit.kvm import Machine
 from labkit.lab.exercise import Exercise
+from labkit.lab.exercises.farmachine import Clock, drive_far
 from labkit.lab.exercises.hypervisor import Drive, Told, assemble, drive_both, read_port, write_port
 from labkit.lab.exercises.shares import Shares
 from labkit.lab.verdict import NotYet, Passed, Verdict
@@ -53,7 +54,8 @@ class Serve(Exercise):
         elsewhere = self.random.randbytes(1)
         code = b"".join(write_port(DEBUG_PORT, item) for item in items)
         code += write_port(0x80, elsewhere) + read_port(DEBUG_PORT, 1)
-        drives = drive_both(self, _serve, assemble("writes to ports", code), serve, ())
+        guest = assemble("writes to ports", code)
+        drives = drive_far(self, guest, serve) if self.in_room else drive_both(self, _serve, guest, serve, ())
         if isinstance(drives, NotYet):
             return drives
         for drive in drives:
@@ -156,7 +158,10 @@ class Uptime(Exercise):
         code += read_port(other, 2, 1, to=place)
         guest = assemble("asks for the time", code)
         times = sorted(self.random.sample(range(0x0102, 0xFFF0), 64))
-        drives = drive_both(self, _tell, guest, uptime, (port, times, place + 2))
+        if self.in_room:
+            drives = drive_far(self, guest, uptime, Clock(port, tuple(times), RESULTS, place + 2))
+        else:
+            drives = drive_both(self, _tell, guest, uptime, (port, times, place + 2))
         if isinstance(drives, NotYet):
             return drives
         for drive in drives:
