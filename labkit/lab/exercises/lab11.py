@@ -145,10 +145,10 @@ class Keep(Exercise):
 def _not_kept(child: Child, before: capabilities.Sets) -> NotYet | None:
     """What the process that has served lacks, or has too much of, as the kernel has it."""
     sets = capabilities.of(child.pid)
-    if lacking := [name for name in NEEDED if name not in sets.effective or name not in sets.bounding]:
+    if lacking := [name for name in NEEDED if name not in sets.effective]:
         return NotYet(
             f"The process does not have {lacking[0]}, and without it there is no such server.",
-            "Exactly two are to be kept, in the effective, permitted and bounding sets.",
+            "Exactly two are to be kept, effective and permitted.",
         )
     if not namespaces.same("user", child.pid, host.pid()):
         return NotYet(
