@@ -1,5 +1,6 @@
 """The single source of a lab: what is solved, what is the learner's, and what is refused with its line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ def test_a_lab_says_what_it_needs(tmp_path: Path) -> None:
     lab.write_text("---\nkernelspec:\n  display_name: Python 3\n  name: python3\nneeds: [wings]\n---\n\n# A lab\n")
     with pytest.raises(SourceError, match=r"90_x.md: needs 'wings', which is none of: cgroup-v2"):
         source.needs(lab)
+
+
+def test_what_a_cell_needs_its_lab_declares() -> None:
+    """Else its solved notebook could be made where that is missing, with the lack in place of the outputs."""
+    asked = re.compile(r"^%%(?:needs|observe .*? needs) (.+)$", re.MULTILINE)
+    found = {
+        md.stem: {word for line in asked.findall(md.read_text()) for word in line.split()} for md in source.all_paths()
+    }
+    assert found["12_box"] == {"lxc"}
+    for md in source.all_paths():
+        assert found[md.stem] <= set(source.needs_anywhere(md)), md.name
 
 
 def test_a_cell_of_the_labs_own_magics_is_python(tmp_path: Path) -> None:
