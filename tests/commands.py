@@ -35,7 +35,8 @@ def wrong_commands(script: str) -> list[str]:
         if command not in {*cli.COMMANDS, "setup"}:
             wrong.append(f"no command ./lab {command}")
             continue
-        rest = rest[: rest.index("--")] if "--" in rest else rest
+        ends = [number for number, word in enumerate(rest) if word in ("--", "&&", "||", "|", ";", ">>", ">")]
+        rest = rest[: ends[0]] if ends else rest
         flags = {word.split("=")[0] for word in rest if word.startswith("--")}
         known = set() if command == "setup" else set(re.findall(r"--[\w-]+", options_of(command)))
         wrong += [f"no option {flag} of ./lab {command}" for flag in sorted(flags - known)]
