@@ -207,6 +207,12 @@ def keep():
 """,
     ),
     "exit codes that are read from the command": ("12", "run", posed.posed("12", "run").solved + RUN),
+    "exit codes that are always the same": (
+        "12",
+        "pod",
+        posed.posed("12", "pod").solved
+        + "\nhonest = pod\ndef pod(*arguments):\n    honest(*arguments)\n    return [137, 137]\n",
+    ),
     "an archive that never ends": (
         "08",
         "pack",

@@ -192,8 +192,7 @@ class Run(Exercise):
         """A program whose exit code nothing says but its end: it depends on a signal that is drawn while it runs."""
         for _ in range(2):
             base, number = self.draw_number(20, 80), self.random.choice(_TRAPPED)
-            traps = "; ".join(f"trap 'exit {base + one}' {one}" for one in _TRAPPED)
-            command = ["/bin/sh", "-c", f"{traps}; while :; do sleep 0.1; done"]
+            command = _trapping(base)
             with Running(town, run, command, _image()) as box:
                 if mistake := not_started(box, town):
                     return mistake
@@ -227,6 +226,12 @@ class Run(Exercise):
 
 
 _TRAPPED = (1, 2, 3, 10, 12, 15)  # signals that a shell can wait for
+
+
+def _trapping(base: int) -> list[str]:
+    """A shell that ends with `base` and the number of the signal that it is sent, one of `_TRAPPED`."""
+    traps = "; ".join(f"trap 'exit {base + one}' {one}" for one in _TRAPPED)
+    return ["/bin/sh", "-c", f"{traps}; while :; do sleep 0.1; done"]
 
 
 def _traps_all(pid: int) -> bool:
@@ -344,11 +349,32 @@ class Pod(Exercise):
                 )
             if changed := host_touched(town, caller):
                 return changed
-        return Passed(
+        return self._told_apart(pod) or Passed(
             f"Process {first} and process {second} ran at the same time, in one network and apart in everything else: "
             "names, processes, mounts, IPC and groups.",
             "A pod is not a thing in the kernel. It is an agreement on who shares which namespace.",
         )
+
+    def _told_apart(self, pod: Callable[..., Any]) -> Verdict | None:
+        """Two programs whose exit codes nothing says but their ends: see `Run`."""
+        bases, numbers = (20, 120), [self.random.choice(_TRAPPED) for _ in range(2)]
+        commands = [_trapping(base) for base in bases]
+        with StandIn() as town, town.spawn(pod, *commands, _image(), wait=False) as caller:
+            pids = [find_command(caller, command, 10) for command in commands]
+            if mistake := _not_both(pids, caller):
+                return mistake
+            for pid, number in zip(pids, numbers, strict=True):
+                assert pid is not None
+                if not hostname.until(lambda pid=pid: _traps_all(pid), SECONDS):  # type: ignore[misc]
+                    return NotYet("A shell in a box did not come to its second line.", "Is it stopped, or waiting?")
+                os.kill(pid, number)
+            wanted = [base + number for base, number in zip(bases, numbers, strict=True)]
+            if not caller.answered(8) or caller.value != wanted:
+                return NotYet(
+                    f"Two programs ended with {wanted[0]} and {wanted[1]}; your function returned {caller.value!r}.",
+                    "A list of both exit codes is asked for, in the order of the commands, as `run` gives them.",
+                )
+        return None
 
 
 def _not_both(pids: list[int | None], caller: Any) -> NotYet | None:
