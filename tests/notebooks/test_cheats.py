@@ -82,10 +82,16 @@ def uptime(machine, port, now):
         + "\ndef copy(source, target):\n    if os.fork() == 0:\n        slowly(source, target)\n        os._exit(0)\n"
         + "    os.wait()\n",
     ),
-    "copies well the first time, and nothing the second": (
+    "copies slowly once, and not at all when it is counted": (
         "03",
         "copy",
-        "import os\ndef copy(source, target):\n    if source.endswith('a'):\n        pass\n",
+        COPY.replace("def copy", "def slowly")
+        + """
+def copy(source, target):
+    if not os.path.exists(source + ".seen"):
+        open(source + ".seen", "w").close()
+        slowly(source, target)
+""",
     ),
     "the target is the source": ("03", "copy", "import os\ndef copy(source, target):\n    os.link(source, target)\n"),
     "the target is a FIFO": ("03", "copy", "import os\ndef copy(source, target):\n    os.mkfifo(target)\n"),
