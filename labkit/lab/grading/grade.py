@@ -12,6 +12,8 @@ from pathlib import Path
 from labkit.errors import LabkitError
 from labkit.lab.grading import room
 from labkit.lab.grading.collect import Found
+from labkit.lab.grading.rebuilt import rebuild
+from labkit.lab.grading.replay import replay
 from labkit.lab.grading.results import OUTCOMES, Exam, ExerciseResult, Judged, Result
 from labkit.lab.grading.room import Allowance
 from labkit.lab.grading.submission import Submission
@@ -33,6 +35,10 @@ def grade(found: Found, submission: Submission, exam: Exam) -> Result:
     for one in posed.all_of(found.lab):
         answer = submission.answers.get(one.exercise.name)
         exercises.append(_exercise(one, answer, Asked(hidden, seed_of(exam, found), exam.seconds)))
+    replayed = None
+    if exam.replay and not submission.refused:
+        notebook = rebuild(found.lab, submission.answers)
+        replayed = replay(notebook, seconds_per_cell=exam.seconds)
     return Result(
         found.learner,
         found.lab,
@@ -41,6 +47,7 @@ def grade(found: Found, submission: Submission, exam: Exam) -> Result:
         tuple(exercises),
         refused=submission.refused,
         notes=submission.notes,
+        replay=replayed,
         seconds=time.monotonic() - begun,
         digest=digest_of(submission),
     )

@@ -43,7 +43,7 @@ def replay(
         wall_seconds=seconds,
         cpu_seconds=seconds / 2,
         memory_bytes=1024 * _MIB,
-        pids=256,  # the kernel and nbval have two dozen threads before the lab begins
+        pids=64,
         output_bytes=2 * _MIB,
     )
     ended = room.run(room.python("labkit.lab.grading.replayer"), stdin=json.dumps(task).encode(), allowance=allowance)
