@@ -15,11 +15,11 @@ from labkit.lab.grading import many, room
 from labkit.lab.grading.collect import Found, find
 from labkit.lab.grading.results import Exam, Result
 from labkit.lab.notebooks import posed, release, source
-from tests.requirements import machine_cannot
+from tests.requirements import machine_cannot, need_servers
 
 pytestmark = pytest.mark.timeout(1800)
 EXAM = Exam("a seed of the class", replay=False)
-HONEST_LABS = ("02", "03", "05", "06", "07", "08", "10", "11", "12")
+HONEST_LABS = ("00", "01", "02", "03", "05", "06", "07", "08", "10", "11", "12")
 ENDLESS = "import time\ntime.sleep(1000)"
 
 
@@ -55,6 +55,7 @@ def collected(folder: Path) -> list[Found]:
 
 
 def test_fifty_honest_notebooks_have_all_their_points_each_time(klass: Path) -> None:
+    need_servers()
     for number in range(50):
         hand_in(klass, f"learner-{number:02}", HONEST_LABS[number % len(HONEST_LABS)])
     found = collected(klass)
