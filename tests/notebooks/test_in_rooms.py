@@ -122,3 +122,20 @@ def test_an_answers_memory_does_not_take_the_judge_along() -> None:
     said = tried("02", "p99", answer, memory_bytes=400 << 20)
     assert said["outcome"] == "not yet", said
     assert "did not return" in said["seen"]
+
+
+def test_site_is_not_taken_in_by_another_server_than_nginx() -> None:
+    need_rooms()
+    need_servers()
+    answer = """
+import http.server, os
+def site(port, application_port):
+    own = http.server.HTTPServer(("127.0.0.1", port), http.server.SimpleHTTPRequestHandler)
+    if os.fork() == 0:
+        os.setsid()
+        own.serve_forever()
+    return f"server {{ listen 127.0.0.1:{port + 1}; }}"
+"""
+    said = tried("01", "site", answer)
+    assert said["outcome"] == "not yet", said
+    assert "not nginx" in said["seen"]

@@ -1,12 +1,11 @@
 """The exercises of lab 01: who answers on a port, one request through three servers, the application behind nginx."""
 
 import json
-import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -346,13 +345,7 @@ def _listens(web: Server, port: int) -> Verdict | None:
 
 def _somebody_elses(web: Server, port: int) -> Verdict | None:
     """Whether it is not nginx that listens on the port."""
-    sockets_there = {f"socket:[{inode}]" for inode in run_in_child(sockets.listening, port).values()}
-    held = set()
-    for pid in web.pids:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                held.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    if sockets_there <= held:
+    if run_in_child(sockets.held_by, port, web.pids):
         return None
     return NotYet(
         f"Somebody listens on port {port}, and it is not nginx.",

@@ -33,6 +33,12 @@ def holders(port: int) -> list[int]:
     return sorted(found, key=lambda pid: (_parent(pid) in found, pid))
 
 
+def held_by(port: int, pids: list[int]) -> bool:
+    """Whether every socket that listens on `port` is held by one of `pids`."""
+    open_ = set().union(*(_open_in(str(pid)) for pid in pids))
+    return {f"socket:[{inode}]" for inode in listening(port).values()} <= open_
+
+
 def owner(port: int) -> str | None:
     """Who listens on `port`, in words; None where nobody does."""
     if not listening(port):
