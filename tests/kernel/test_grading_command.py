@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import select
 import signal
 import subprocess
@@ -90,6 +91,29 @@ def test_ones_own_notebook_is_explained_in_full(tmp_path: Path, handed_in: Path)
     assert "✓ passed  A hostname of its own (isolate)" in done.stdout
     assert "Seen: " in done.stdout and "Why it matters: " in done.stdout
     assert not (tmp_path / "graded").exists(), "it is written down only where --out says so"
+
+
+def test_the_hidden_check_of_the_instructors_page_does_what_it_says(tmp_path: Path, handed_in: Path) -> None:
+    page = (paths.checkout() / "docs" / "instructor.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "lab05.py").write_text(example, encoding="utf-8")
+    honest = (handed_in / "ada" / "05_uts.ipynb").read_text(encoding="utf-8")
+    (handed_in / "eve").mkdir()
+    short = honest.replace("sethostname(hostname)", "sethostname(hostname[:20])")
+    (handed_in / "eve" / "05_uts.ipynb").write_text(short, encoding="utf-8")
+    done = grade(tmp_path, "--no-replay", "--hidden", "hidden", handed_in)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {one.learner: one.exercises[0] for one in store.read(tmp_path / "graded") if one.exercises}
+    assert [one.outcome for one in found["ada"].hidden] == ["passed"] and found["ada"].earned == found["ada"].points
+    (hidden,) = found["eve"].hidden
+    assert (
+        found["eve"].judged.outcome == "passed"
+        and hidden.outcome == "not yet"
+        and found["eve"].earned == found["eve"].points / 2
+    )
+    shown = (tmp_path / "graded" / "learners" / "eve.html").read_text(encoding="utf-8")
+    assert hidden.why in shown and "nnnnnnnn" in hidden.seen and "nnnnnnnn" not in shown
 
 
 def test_what_was_graded_before_an_interruption_is_kept(tmp_path: Path, handed_in: Path) -> None:
