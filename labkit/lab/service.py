@@ -25,7 +25,7 @@ from labkit.errors import Unsupported
 NAME = "labkit.service"
 PORT = 8888
 IN_SERVICE = "LABKIT_SERVICE"  # in the environment of the service itself
-START_SECONDS = 300  # a small emulated machine takes one or two minutes
+START_SECONDS = 600  # a small imitated machine takes minutes
 
 UNIT = """\
 # Made by ./lab service.
@@ -167,7 +167,7 @@ def _wait_until_it_answers() -> None:
             raise Unsupported("JupyterLab ended right after its start", see)
         if time.monotonic() > end:
             raise Unsupported(f"JupyterLab has not answered for {START_SECONDS} s", see)
-        time.sleep(0.3)  # it tells nobody when it is ready
+        time.sleep(1)  # it tells nobody when it is ready, and asking more often would take from a slow machine
 
 
 def stop() -> None:

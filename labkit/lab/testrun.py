@@ -34,7 +34,7 @@ LANES = {
     "vm": "virtual machines, and the labs in one",
 }
 STARTS_SERVERS = {"kernel", "notebooks", "vm", "browser"}  # those lanes need the servers' root filesystems
-LANE_SECONDS = 2700
+LANE_SECONDS = 3600
 NO_SKIPS = "LABKIT_NO_SKIPS"
 # A skip with this at its start stays one: the machine, not the installation, lacks something.
 MACHINE_CANNOT = "this machine cannot: "
