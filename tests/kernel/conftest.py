@@ -11,6 +11,8 @@ import pytest
 
 from labkit import host, procfs, rootfs
 from labkit.errors import Unsupported
+from labkit.lab.grading import room
+from tests.requirements import machine_cannot
 
 
 class Held(NamedTuple):
@@ -61,3 +63,13 @@ def busybox() -> Path:
         return rootfs.find("busybox")
     except Unsupported as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def rooms() -> Iterator[None]:
+    """Rooms for grading can be made here, and none outlives its test."""
+    if lack := room.unsupported():
+        machine_cannot(lack.what)
+    before = set(procfs.descendants(host.pid()))
+    yield
+    assert set(procfs.descendants(host.pid())) <= before

@@ -3,32 +3,23 @@
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from labkit import host, paths, procfs
-from labkit.lab.grading import grade, plain, room
+from labkit import host, paths
+from labkit.lab.grading import grade, plain
 from labkit.lab.grading.grade import Asked
 from labkit.lab.grading.results import Judged
 from labkit.lab.notebooks import posed
-from tests.requirements import machine_cannot
+
+pytestmark = pytest.mark.usefixtures("rooms")
 
 HONEST = """
 def isolate(hostname):
     unshare(CLONE_NEWUTS)
     sethostname(hostname)
 """
-
-
-@pytest.fixture(autouse=True)
-def rooms() -> Iterator[None]:
-    if lack := room.unsupported():
-        machine_cannot(lack.what)
-    before = set(procfs.descendants(host.pid()))
-    yield
-    assert set(procfs.descendants(host.pid())) <= before
 
 
 def judged(

@@ -1,14 +1,13 @@
 """Notebooks that nobody vouches for, run by nbval in a room: each gets the result that it deserves, and an end."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from nbformat import NotebookNode, v4
 
-from labkit import host, procfs, rootfs
+from labkit import rootfs
 from labkit.errors import Unsupported
 from labkit.lab.grading import room
 from labkit.lab.grading.rebuilt import rebuild
@@ -17,18 +16,10 @@ from labkit.lab.grading.results import CellRun, Replay
 from labkit.lab.grading.room import Ended
 from labkit.lab.grading.submission import Found, read
 from labkit.lab.notebooks import posed, release, source
-from tests.requirements import machine_cannot
+
+pytestmark = pytest.mark.usefixtures("rooms")
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(autouse=True)
-def rooms() -> Iterator[None]:
-    if lack := room.unsupported():
-        machine_cannot(lack.what)
-    before = set(procfs.descendants(host.pid()))
-    yield
-    assert set(procfs.descendants(host.pid())) <= before
 
 
 def toy(*sources: str) -> NotebookNode:

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,8 @@ import pytest
 from labkit import host, paths, procfs
 from labkit.lab.grading import room
 from labkit.lab.grading.room import Allowance, Ended
-from tests.requirements import machine_cannot
 
-
-@pytest.fixture(autouse=True)
-def rooms() -> Iterator[None]:
-    if lack := room.unsupported():
-        machine_cannot(lack.what)
-    before = set(procfs.descendants(host.pid()))
-    yield
-    assert set(procfs.descendants(host.pid())) <= before
+pytestmark = pytest.mark.usefixtures("rooms")
 
 
 def enclosed(code: str, *, root: bool = True, **allowed: Any) -> Ended:

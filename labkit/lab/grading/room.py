@@ -133,7 +133,7 @@ def start(args: Sequence[str], folder: str, *, stdin: bytes, allowance: Allowanc
         readonly=True,
         hostname="room",
         plan=_PLAN if limits is None else (*_PLAN, _GROUPS),
-        mounts=(*_mounts(), _tmp(allowance)),
+        mounts=(_tmp(allowance), *_mounts()),  # this package may itself lie below /tmp
         uid_mappings=tuple(uids),
         gid_mappings=tuple(gids),
         user=f"{user}:{user}",
