@@ -25,6 +25,7 @@ pytestmark = pytest.mark.timeout(300)
 def toy(*sources: str) -> NotebookNode:
     """A notebook of these cells, below a title."""
     cells = [v4.new_code_cell(one, execution_count=1) for one in sources]  # type: ignore[no-untyped-call]
+    cells[1].id = "exercise-toy"
     made = v4.new_notebook(cells=[v4.new_markdown_cell("# Toy"), *cells])  # type: ignore[no-untyped-call]
     assert isinstance(made, NotebookNode)
     return made
@@ -128,8 +129,14 @@ def test_a_cell_without_an_end_is_interrupted() -> None:
 
 def test_a_cell_that_computes_without_an_end_is_interrupted_sooner() -> None:
     cell, after, done = run("while True: pass", cpu_seconds_per_cell=2.0)
-    assert not cell.ok
+    assert not cell.ok and "more than 2 s of processor time" in cell.output
     assert after[-1].ok and not done.trouble
+
+
+def test_a_cell_of_the_lab_itself_may_compute_for_longer() -> None:
+    code = "import time\nwhile time.process_time() < kept + 4: pass"
+    done = replay(toy("kept = 1", "pass", code), cpu_seconds_per_cell=1.0)
+    assert done.ok
 
 
 def test_processor_time_of_the_cells_children_counts() -> None:

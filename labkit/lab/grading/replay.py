@@ -29,7 +29,8 @@ def replay(
 ) -> Replay:
     """Run a notebook that `rebuilt` has put together, to its end or to one of the limits.
 
-    A cell that takes longer is interrupted, and the kernel ended where it does not heed that, or where the notebook
+    A cell that takes longer is interrupted (the processor time is that of a cell with an answer; a lab's own cells may
+    need more of it), and the kernel ended where it does not heed that, or where the notebook
     prints more than `printed_bytes`. `Unsupported`: this machine cannot make rooms. `LabkitError`: no room came about.
     """
     code = dict(enumerate(n for n, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code"))
@@ -37,6 +38,7 @@ def replay(
         "notebook": notebook,
         "seconds_per_cell": seconds_per_cell,
         "cpu_seconds_per_cell": cpu_seconds_per_cell,
+        "answers": [index for index, number in code.items() if notebook.cells[number - 1].id.startswith("exercise-")],
         "printed_bytes": printed_bytes,
     }
     allowance = room.Allowance(

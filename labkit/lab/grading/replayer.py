@@ -32,13 +32,14 @@ def main() -> None:
     for number in (0, 1, 2):
         os.dup2(nowhere, number)
     watched.limits = watched.Limits(task["cpu_seconds_per_cell"], task["printed_bytes"])
+    answers = frozenset(task["answers"])
     notebook, work = _folders(task["notebook"])
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.environ["LABKIT_NOTEBOOK_FOLDER"] = str(work)
     options = ["--nbval-lax", "--nbval-kernel-name=enclosed", f"--nbval-cell-timeout={task['seconds_per_cell']}"]
     options += ["-p", "nbval.plugin", "-p", "labkit.lab.notebooks.nbval_plugin", "-p", "labkit.lab.grading.watched"]
     options += ["-p", "no:cacheprovider", "-q", "-c", os.devnull, f"--rootdir={notebook.parent}", "--color=no"]
-    code = pytest.main([*options, str(notebook)], plugins=[Reporter(said)])
+    code = pytest.main([*options, str(notebook)], plugins=[Reporter(said, answers)])
     said.close()
     os._exit(0 if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else int(code))
 
@@ -90,14 +91,19 @@ def _root_filesystems(folder: Path) -> None:
 class Reporter:
     """A pytest plugin that writes down what became of each cell, and lets no cell ask to be treated otherwise."""
 
-    def __init__(self, said: Any) -> None:
+    def __init__(self, said: Any, answers: frozenset[int]) -> None:
         self._said = said
+        self._answers = answers
         self._left = MAX_OUTPUT
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Have every cell run, and fail where it raises, whatever its comments say."""
         for item in items:
             item.options = {"skip": False, "check": False, "check_exception": False}  # type: ignore[attr-defined]
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Say whether the cell that comes now has an answer in it."""
+        watched.is_answer = getattr(item, "cell_num", None) in self._answers
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
@@ -108,7 +114,7 @@ class Reporter:
         if call.when == "call" or (call.when == "setup" and call.excinfo is not None):
             printed = "".join(_text_of(output) for output in item.test_outputs or ())
             if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
-                printed += _why(call.excinfo.value, printed)
+                printed += _why(call.excinfo.value, printed) + getattr(item.parent.kernel, "trouble", "")
             text = cut(_ANSI.sub("", printed), min(self._left, MAX_CELL_OUTPUT))
             self._left -= len(text)
             said = {"cell": item.cell_num, "ok": call.excinfo is None, "output": text}

@@ -30,11 +30,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Limits:
     """What a notebook may use. The wall time of a cell is nbval's own option."""
 
-    cpu_seconds_per_cell: float = 30.0
+    cpu_seconds_per_cell: float = 30.0  #: of one with an answer
     printed_bytes: int = 1_000_000  #: of the whole notebook
 
 
 limits = Limits()
+is_answer = False  #: whether the cell that runs has an answer in it
 
 
 class TooMuch(Exception):
@@ -49,12 +50,13 @@ class WatchedKernel(NotebookKernel):
         self._printed = 0
         self._cpu_before = 0.0
         self._until: float | None = None
+        self.trouble = ""  #: why the last cell was interrupted, where its time was not up
         self.raised = False  #: whether the kernel answered that the last cell raised
         super().__init__(kernel_name, cwd, startup_timeout)
 
     def execute_cell_input(self, cell_input: str, allow_stdin: bool | None = None) -> str:
         """Send a cell; what the room's processes have used so far counts for the cells before it."""
-        self._cpu_before, self._until, self.raised = _cpu_seconds(), None, False
+        self._cpu_before, self._until, self.raised, self.trouble = _cpu_seconds(), None, False, ""
         return super().execute_cell_input(cell_input, allow_stdin)
 
     def await_reply(self, msg_id: str, timeout: float | None = None) -> None:
@@ -70,7 +72,8 @@ class WatchedKernel(NotebookKernel):
                         raise RuntimeError("the kernel died while this cell ran") from None
                     if timeout is not None and time.monotonic() >= deadline:
                         raise
-                    if _cpu_seconds() - self._cpu_before > limits.cpu_seconds_per_cell:
+                    if is_answer and _cpu_seconds() - self._cpu_before > limits.cpu_seconds_per_cell:
+                        self.trouble = f"It used more than {limits.cpu_seconds_per_cell:g} s of processor time.\n"
                         raise
                     continue
                 if reply["parent_header"].get("msg_id") == msg_id:
