@@ -239,7 +239,7 @@ def test_a_fork_bomb_and_a_hog_end_with_the_room() -> None:
         "x",
         "[]",
         "null",
-        '{"cell": true, "ok": true, "output": ""}',
+        '{"cell": false, "ok": true, "output": ""}',
         '{"cell": 0, "ok": 1, "output": ""}',
         '{"cell": 0, "ok": true, "output": 1}',
         '{"cell": 1, "ok": true, "output": ""}',

@@ -67,7 +67,6 @@ def replay(
 def cut(text: str, most: int) -> str:
     """The beginning of a text, and a word on how much is missing; at most `most` characters and that word."""
     most = max(most, 0)
-    most = max(most, 0)
     return text if len(text) <= most else f"{text[:most]}\n[{len(text) - most} more characters]"
 
 
