@@ -170,3 +170,10 @@ def test_time_ends_it_whatever_it_holds_on_to() -> None:
 def test_files_and_tmp_have_an_end() -> None:
     code = "import errno\ntry:\n    open('/tmp/x', 'wb').write(bytes(64 << 20))\nexcept OSError as e: print(e.errno)"
     assert enclosed(code, tmp_bytes=16 << 20).stdout.strip() == "28"  # ENOSPC
+
+
+def test_a_checkout_below_tmp_is_told_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "checkout", lambda: Path("/tmp/labkit"))
+    lack = room.unsupported()
+    assert lack
+    assert "move the checkout" in str(lack)

@@ -66,6 +66,10 @@ class Ended:
 
 def unsupported() -> Unsupported | None:
     """Why rooms cannot be made here, and how to mend it; None where they can."""
+    for path in (str(paths.checkout()), sys.prefix):
+        if _below(path, "/tmp"):
+            what = f"{path} lies below /tmp, and a room has a /tmp of its own"
+            return Unsupported(what, "move the checkout elsewhere")
     try:
         room_ids()
     except Unsupported as lack:
@@ -133,7 +137,7 @@ def start(args: Sequence[str], folder: str, *, stdin: bytes, allowance: Allowanc
         readonly=True,
         hostname="room",
         plan=_PLAN if limits is None else (*_PLAN, _GROUPS),
-        mounts=(_tmp(allowance), *_mounts()),  # this package may itself lie below /tmp
+        mounts=(*_mounts(), _tmp(allowance)),
         uid_mappings=tuple(uids),
         gid_mappings=tuple(gids),
         user=f"{user}:{user}",
