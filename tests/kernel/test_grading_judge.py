@@ -163,7 +163,7 @@ def test_an_assault_is_contained_and_has_its_verdict(answer: str) -> None:
 
 def test_an_endless_loop_is_ended_by_the_exercises_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = time.monotonic()
-    assert "had not returned after 10 seconds" in judged("def isolate(hostname):\n    while True: pass").seen
+    assert "had not returned after 20 seconds" in judged("def isolate(hostname):\n    while True: pass").seen
     assert time.monotonic() - begun < 100
 
 

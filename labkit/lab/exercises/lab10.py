@@ -54,7 +54,7 @@ class Connect(Exercise):
             left, right = town.box(), town.box()
             with town.spawn(connect, left.pid, right.pid, a, b):
                 there, error = reach(left, right, b)
-                back, _ = reach(right, left, a)
+                back = there and reach(right, left, a)[0]
                 spaces = town.survey(left=left, right=right)
         if not (there and back):
             return cable.missing(spaces, a, b, error)

@@ -20,7 +20,9 @@ T = TypeVar("T")
 Space = dict[str, Any]
 Link = dict[str, Any]
 PORT = 4000
-WAIT_SECONDS = 1.0
+WAIT_SECONDS = 1.0  # for a lone packet
+# For a connection: an interface that was switched on this moment may drop a packet, and TCP sends it again after 1 s.
+CONNECT_SECONDS = 3.0
 
 
 class Town:
@@ -116,13 +118,13 @@ def arrives(client: Place, server: Place, address: str) -> str | None:
 def _listen() -> None:
     _forget("listener")
     _sockets["listener"] = socket.create_server(("0.0.0.0", PORT))
-    _sockets["listener"].settimeout(WAIT_SECONDS)
+    _sockets["listener"].settimeout(CONNECT_SECONDS)
 
 
 def _connect(address: str) -> str:
     _forget("connection")
     try:
-        _sockets["connection"] = socket.create_connection((address, PORT), timeout=WAIT_SECONDS)
+        _sockets["connection"] = socket.create_connection((address, PORT), timeout=CONNECT_SECONDS)
     except OSError as error:
         return "timeout" if isinstance(error, TimeoutError) else os.strerror(error.errno or 0)
     return ""

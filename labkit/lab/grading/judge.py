@@ -30,6 +30,8 @@ from labkit.lab.judge import judge
 from labkit.lab.verdict import NotAttempted, NotChecked, NotYet, Outcome, Passed
 
 _shown: process.Child | None = None
+#: A check may take so much longer than in a notebook: here others are being graded beside it.
+PATIENCE = 2
 TEXT_MAX = 4000  # characters of what was seen, and of why
 _TASK_BYTES_MAX = 4 << 20
 
@@ -72,6 +74,7 @@ def _judged(kind: type[Exercise], task: dict[str, Any]) -> Outcome:
         return _not_executed(error)
     host.reset()  # what the learner's text has done to it when it was first executed ends here
     _become_judge()
+    kind.seconds *= PATIENCE
     return judge(kind, *given)
 
 
