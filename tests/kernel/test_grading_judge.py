@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from labkit import host, paths
+from labkit.errors import LabkitError
 from labkit.lab.grading import grade, plain
 from labkit.lab.grading.grade import Asked
 from labkit.lab.grading.results import Judged
@@ -241,6 +242,18 @@ def helper():
     short = HONEST + "\n    if len(hostname) > 20: raise ValueError('too long')\n"
     own, more = grade.judge(posed.posed("05", "isolate"), short, Asked(hidden))
     assert (own.outcome, more.outcome) == ("passed", "not yet")
+
+
+def test_hidden_checks_that_break_cost_nobody_anything() -> None:
+    own, hidden = grade.judge(posed.posed("05", "isolate"), HONEST, Asked("import nothing_of_that_name"))
+    assert (own.outcome, hidden.outcome) == ("passed", "not checked")
+    assert "nothing_of_that_name" in hidden.seen
+
+
+def test_hidden_checks_that_are_not_python_are_told_before_anything_is_graded(tmp_path: Path) -> None:
+    (tmp_path / "lab05.py").write_text("def x(:")
+    with pytest.raises(LabkitError, match=r"not Python: .* line 1"):
+        grade._hidden_text(str(tmp_path), "05")
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,12 @@ def _hidden_text(folder: str, lab: str) -> str:
         return ""
     path = Path(folder, f"lab{lab}.py")
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        compile(text, str(path), "exec")  # the instructor's own
+        return text
     except FileNotFoundError:
         return ""
+    except SyntaxError as error:
+        raise LabkitError(f"the hidden checks {path} are not Python: {error.msg}, in line {error.lineno}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise LabkitError(f"the hidden checks {path} cannot be read: {error}") from None

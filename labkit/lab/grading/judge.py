@@ -47,19 +47,23 @@ def main() -> None:
     Exercise.in_room = True
     temporary.remove = False  # what the learner's code has put there may be anybody's, and goes with the room
     Exercise.seed = task["seed"]  # and not in the environment, which children inherit
-    said = [_said(_judged(kind, task)) for kind in _exercises(task)]
+    said = [_said(_judged(kind, task) if isinstance(kind, type) else kind) for kind in _exercises(task)]
     os.write(verdict_fd, json.dumps(said).encode())
     os._exit(0)  # the room's end is the end of all that is in it
 
 
-def _exercises(task: dict[str, Any]) -> list[type[Exercise]]:
-    """The exercise of the course, and the instructor's that go by the same name."""
-    found = [kind for kind in exercises_of(task["lab"]) if kind.name == task["name"]]
+def _exercises(task: dict[str, Any]) -> list[type[Exercise] | NotChecked]:
+    """The exercise of the course, and the instructor's that go by the same name, or why there are none of these."""
+    found: list[type[Exercise] | NotChecked] = []
+    found += [kind for kind in exercises_of(task["lab"]) if kind.name == task["name"]]
     for text in task["hidden"]:
         module = types.ModuleType("labkit_hidden")
         sys.modules[module.__name__] = module
         cloudpickle.register_pickle_by_value(module)
-        exec(compile(text, "<hidden checks>", "exec"), module.__dict__)
+        try:
+            exec(compile(text, "<hidden checks>", "exec"), module.__dict__)
+        except Exception as error:
+            found.append(NotChecked(f"The hidden checks cannot be used: {type(error).__name__}: {error}"))
         found += [kind for kind in find_exercises(module) if kind.name == task["name"]]
     return found
 
