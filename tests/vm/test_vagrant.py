@@ -92,7 +92,7 @@ class Machine:
 
     def vagrant(self, *words: str, fails: bool = False, before: tuple[str, ...] = ()) -> str:
         """Run Vagrant, and return what it says, without its colours."""
-        done = self.place.run(*before, "vagrant", *words, cwd=paths.checkout(), env=self.settings, timeout=2400)
+        done = self.place.run(*before, "vagrant", *words, cwd=paths.checkout(), env=self.settings, timeout=1500)
         said = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout)
         assert (done.returncode != 0) is fails, f"vagrant {' '.join(words)} ended with {done.returncode}:\n{said}"
         return said
@@ -238,3 +238,26 @@ def test_the_doctors_no_ends_provisioning(machine: Machine) -> None:
     said = machine.vagrant("provision", "--provision-with", "course", fails=True)
     assert "it lacks subordinate ids (none" in said
     assert "the doctor found that labs cannot run on this machine" in said
+
+
+def test_provisioning_again_mends_what_is_amiss_and_keeps_all_else(machine: Machine) -> None:
+    look = "systemctl --user show -P MainPID labkit.service; tail -n 1 labkit/labs/05_uts.ipynb labkit/README.md"
+    machine.ssh("echo mine >> labkit/labs/05_uts.ipynb; echo mine >> labkit/README.md")
+    before = machine.ssh(look)
+    token = machine.token
+    said = machine.said = machine.vagrant("provision")
+    assert machine.token == token
+    assert machine.ssh(look) == before and before.count("mine") == 2
+    assert "Installing" not in said and "Setting up" not in said
+    assert re.search(r"│ subordinate ids +│ yes ", said), said
+
+
+def test_destroy_leaves_nothing(machine: Machine) -> None:
+    machine.vagrant("destroy", "-f")
+    assert "not created" in machine.vagrant("status")
+    running = machine.place.run("ps", "-e", "-o", "comm=", cwd=Path("/")).stdout.split()
+    assert not {"qemu-system-x86", "ssh"} & set(running), running
+    links = [line.split()[1] for line in machine.place.run("ip", "-o", "link", cwd=Path("/")).stdout.splitlines()]
+    assert not [link for link in links if link.startswith("vnet")], links  # the network itself is libvirt's to keep
+    images = [path.name for path in (machine.place.scratch / "libvirt/images").iterdir()]
+    assert len(images) == 1 and "box" in images[0], images  # the box's own, which the next machine begins with

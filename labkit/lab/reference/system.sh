@@ -62,7 +62,7 @@ done
 # Ids for the users inside of containers. subuid(5); useradd gives every new user some, where uidmap was there before.
 for kind in uid gid; do
     grep -q "^\($user\|$uid\):" "/etc/sub$kind" 2>/dev/null && continue
-    first=$(cat /etc/subuid /etc/subgid 2>/dev/null | awk -F: '{ if ($2 + $3 > m) m = $2 + $3 } END { print m > 100000 ? m : 100000 }')
+    first=$(cat /etc/subuid /etc/subgid 2>/dev/null | awk -F: '{ if ($2 + $3 > m) m = $2 + $3 } END { print (m > 100000 ? m : 100000) }')
     usermod "--add-sub${kind}s" "$first-$((first + 65535))" "$user"
 done
 
