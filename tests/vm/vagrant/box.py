@@ -34,7 +34,6 @@ from labkit.vm import vmlinux
 NAME = "labkit-test"
 SUITE = "trixie"
 PYTHON = "3.13"  # of that release
-MIRROR = "http://deb.debian.org/debian"
 SIZE_GIB = 3
 INSTALLED = (
     *("linux-image-cloud-amd64", "initramfs-tools", "zstd", "systemd-sysv", "udev", "kmod", "dbus", "libpam-systemd"),
@@ -99,7 +98,7 @@ def requirements() -> list[str]:
 
 def recipe() -> str:
     """What the box is built by, as a hash."""
-    system = (SUITE, PYTHON, MIRROR, SIZE_GIB, INSTALLED, FETCHED, MASKED, FILES, INITRAMFS, INSIDE)
+    system = (SUITE, PYTHON, SIZE_GIB, INSTALLED, FETCHED, MASKED, FILES, INITRAMFS, INSIDE)
     parts = [repr(system), *requirements()]
     for path in sorted((paths.checkout() / "rootfs").rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".md"):
@@ -179,6 +178,15 @@ def _fetch_wheels(folder: Path) -> None:
     _run(sys.executable, "-I", "-m", "pip", "download", "--quiet", *words, *requirements())
 
 
+def _archive() -> str:
+    """Where this machine has its own Debian from: the archive has the box's release beside it."""
+    words = ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"]
+    listed = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
+    found = [line.partition(" ")[2] for line in listed if "-" not in line.partition(" ")[0]]  # not -security, -updates
+    assert found, "apt has no package lists of this machine's release; run: apt-get update"
+    return found[0]
+
+
 def _make_tree(tree: Path) -> None:
     """The root file system. Where there is doubt about a package's signature, apt refuses it."""
     left_out = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
@@ -192,5 +200,5 @@ def _make_tree(tree: Path) -> None:
         '--customize-hook=mkdir -p "$1/srv/packages"',
         f'--customize-hook=copy-in "{paths.checkout() / "rootfs"}" /srv',
         f"--customize-hook=chroot \"$1\" sh -c '{inside}'",
-        *(SUITE, str(tree), MIRROR),
+        *(SUITE, str(tree), _archive()),
     )
