@@ -6,11 +6,14 @@ started it, who is to be kept from the guest's reach: `labkit.vm.confine` does, 
 exists for amd64 (Documentation/virt/uml/user_mode_linux_howto_v2.rst).
 """
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
+from labkit import paths
 from labkit.errors import Unsupported
-from labkit.vm import kernels
+from labkit.vm import kernels, xstate
 from labkit.vm.confine import Confinement
 from labkit.vm.machine import Boot, Share
 
@@ -25,8 +28,11 @@ def check() -> None:
     """Raise Unsupported, with what to do, if no machine of this kind can be started here. Downloads nothing."""
     if os.uname().machine != "x86_64":
         raise Unsupported("User Mode Linux exists for amd64 only", "use QEMU instead (--kind qemu)")
-    if kernels.uml(fetch=False) is None and not kernels.can_fetch():
+    kernel = kernels.uml(fetch=False)
+    if kernel is None and not kernels.can_fetch():
         raise Unsupported("User Mode Linux is not installed", "sudo apt install user-mode-linux")
+    if kernel is not None:
+        program(kernel.image)
 
 
 def prepare(boot: Boot) -> list[str]:
@@ -43,12 +49,46 @@ def prepare(boot: Boot) -> list[str]:
     environment = [f"TMPDIR={memory}", f"HOME={boot.folder}", "PATH=/usr/bin:/bin"]
     return [
         *("env", "-i", *environment),
-        str(kernel.image),
+        str(program(kernel.image)),
         f"mem={boot.memory_mib}M",
         *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={boot.init}"),
         *("con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{boot.channel_fd}"),
         *("quiet", "panic=-1", "noreboot", f"uml_dir={boot.folder}"),
     ]
+
+
+def program(installed: Path) -> Path:
+    """The program to boot: `installed`, or where this processor needs it, the corrected copy in the state folder.
+
+    The copy is made once. `Unsupported`: this program cannot be corrected, or the copy cannot be written.
+    """
+    if not xstate.needed(Path("/proc/cpuinfo").read_text(errors="replace")):
+        return installed
+    kept = paths.state() / "vm" / "linux.uml"
+    made_from = installed.stat().st_mtime_ns
+    with contextlib.suppress(OSError):
+        if kept.stat().st_mtime_ns == made_from:
+            return kept
+    corrected = xstate.corrected(installed.read_bytes())
+    if corrected is None:
+        raise Unsupported(
+            f"{installed} cannot save the registers of this processor, and has no place known here to correct that",
+            "use QEMU instead (--kind qemu)",
+        )
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="unpack-") as scratch:
+            file = Path(scratch, kept.name)
+            file.write_bytes(corrected)
+            file.chmod(0o755)
+            os.utime(file, ns=(made_from, made_from))
+            file.rename(kept)
+    except OSError as error:
+        raise Unsupported(
+            f"User Mode Linux must be corrected for this processor, and the copy cannot be written: {error}",
+            f"make {kept.parent} writable, or use QEMU instead (--kind qemu)",
+        ) from None
+    return kept
 
 
 def share(path: Path, number: int) -> Share:
