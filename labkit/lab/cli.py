@@ -11,7 +11,7 @@ COMMANDS = {
     "doctor": ("labkit.lab.doctor", "main", "what this machine can do, and how to mend the rest"),
     "service": ("labkit.lab.service", "main", "run the course as a service of yours, from boot on"),
     "reset": ("labkit.lab.reset", "main", "end everything the labs left running"),
-    "test": ("labkit.lab.testrun", "main", "run every test"),
+    "test": ("labkit.lab.testrun.command", "main", "run every test"),
     "bench": ("labkit.lab.cli", "bench", "times, rates and memory beside crun, runc and bubblewrap"),
     "vm": ("labkit.vm", "main", "run a command, or the labs, in a small virtual machine"),
     "grade": ("labkit.lab.grading.command", "main", "grade notebooks that were handed in, in containers"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labkit import errors, paths
-from labkit.lab import cli, invm, reset, serve, testrun
+from labkit.lab import cli, invm, reset, serve
 from labkit.lab.grading import seed
 
 CHECKOUT = paths.checkout()
@@ -113,57 +113,6 @@ def test_reset_all_asks_first_and_keeps_copies(
     assert reset.clear(tmp_path) == ["link", "progress.json", "rootfs"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grading-seed", "kept"]
     assert reset.clear(tmp_path / "not there") == []
-
-
-# --- counting ---------------------------------------------------------------------------------------------------------
-
-REPORT = """<?xml version="1.0"?><testsuites><testsuite name="pytest">
-<testcase classname="tests.a" name="test_ok"/>
-<testcase classname="tests.a" name="test_bad"><failure message="no"/></testcase>
-<testcase classname="tests.a" name="test_error"><error message="no"/></testcase>
-<testcase classname="tests.a" name="test_lazy"><skipped type="pytest.skip" message="crun is not installed"/></testcase>
-<testcase classname="tests.a" name="test_arm"><skipped message="this machine cannot: run amd64 code"/></testcase>
-<testcase classname="tests.a" name="test_arm2"><skipped message="this machine cannot: run amd64 code"/></testcase>
-</testsuite></testsuites>"""
-
-
-def test_counts(tmp_path: Path) -> None:
-    report = tmp_path / "report.xml"
-    report.write_text(REPORT)
-    result = testrun.judge("unit", 1, report, strict=False)
-    assert (result.passed, result.failed, result.skipped) == (1, 2, 3)
-    assert result.skips["this machine cannot: run amd64 code"] == 2
-    assert testrun.closing_line([result, result]) == "2 passed, 4 failed, 6 skipped"
-    strict = testrun.judge("unit", 1, report, strict=True)
-    assert (strict.passed, strict.failed, strict.skipped) == (1, 3, 2)
-    assert strict.complaints == ["tests.a.test_lazy was skipped: crun is not installed"]
-
-
-@pytest.mark.parametrize(
-    ("code", "text", "complaint"),
-    [
-        (3, "", "ended with exit code 3 and wrote no report"),
-        (-9, "<testsuites", "ended with exit code -9 and wrote no report"),
-        (5, "<testsuites><testsuite/></testsuites>", "ran no test"),
-        (2, '<testsuites><testsuite><testcase name="t"/></testsuite></testsuites>', "ended with exit code 2"),
-    ],
-)
-def test_a_lane_that_crashes_or_runs_nothing_has_failed(tmp_path: Path, code: int, text: str, complaint: str) -> None:
-    report = tmp_path / "report.xml"
-    if text:
-        report.write_text(text)
-    result = testrun.judge("unit", code, report, strict=False)
-    assert result.failed == 1 and complaint in result.complaints[0]
-
-
-def test_a_lane_without_tests_has_failed(tmp_path: Path) -> None:
-    assert testrun.run_pytest("unit", tmp_path, tmp_path, [], strict=False).failed == 1
-
-
-def test_lanes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert testrun.main(["--list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(testrun.LANES)
-    assert testrun.main(["frobnicate"]) == 2
 
 
 # --- the readme -------------------------------------------------------------------------------------------------------

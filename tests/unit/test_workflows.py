@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from labkit import paths
-from labkit.lab import testrun
+from labkit.lab.testrun.lanes import LANES
 from tests.commands import wrong_commands
 
 CHECKOUT = paths.checkout()
@@ -111,7 +111,7 @@ def test_their_scripts_pass_shellcheck(path: Path) -> None:
 def test_every_lane_of_the_tests_runs_once() -> None:
     workflow = yaml.safe_load((CHECKOUT / ".github/workflows/ci.yml").read_text())
     lanes = " ".join(workflow["jobs"]["test"]["strategy"]["matrix"]["lanes"]).split()
-    assert sorted(lanes) == sorted(testrun.LANES)
+    assert sorted(lanes) == sorted(LANES)
 
 
 def test_under_sudo_the_tests_stay_roots(tmp_path: Path) -> None:

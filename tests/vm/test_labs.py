@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent.parent
 # Not 03: User Mode Linux has ptrace, but cannot say which system call it is about.
 LABS = ("05", "06", "07", "08", "11", "12")
 SOLVED = sorted(path for path in (TESTS / "notebooks" / "solved").glob("*.ipynb") if path.name[:2] in LABS)
-# Labs that need what not every machine has: they are replayed here, twice, as the others are on this machine itself.
+# Labs that need what not every machine has: they are replayed here, as the others are on this machine itself.
 DEMANDING = [release.solved_path(md) for md in source.all_paths() if source.needs(md)]
 MEMORY_MIB = 1536
 AT_ONCE = 2  # User Mode Linux has one processor, and a notebook takes half a minute of it
@@ -54,8 +54,9 @@ class Case:
 CASES = [
     *map(Case, SOLVED),
     *(Case(path, "nobody") for path in SOLVED if path.name.startswith("05")),
-    *(Case(path, time=time) for path in DEMANDING for time in (1, 2)),
+    *(Case(path) for path in DEMANDING),
 ]
+AGAIN = [pytest.param(Case(path, time=2), marks=pytest.mark.long) for path in DEMANDING]
 
 
 def run(case: Case) -> vm.Completed:
@@ -93,7 +94,7 @@ def runs(request: pytest.FixtureRequest) -> Iterator[dict[Case, Future[vm.Comple
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, *AGAIN], ids=str)
 def test_a_solved_notebook_gives_what_it_gave(case: Case, runs: dict[Case, Future[vm.Completed]]) -> None:
     if case not in runs:
         pytest.skip("other users cannot read this checkout, or its Python")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from labkit import namespaces, procfs, temporary
+from labkit import host, namespaces, procfs, temporary
 from labkit.constants import CLONE_NEWPID
 from labkit.lab import Exercise, NotYet, Passed, Verdict
 from labkit.lab.exercises.outside import mounted
@@ -162,8 +162,7 @@ def _view_of(found: int) -> Verdict | None:
             "It is not a procfs of the namespace it is in. Which process should mount it, and with which type?",
         )
     own = namespaces.inode(found, "mnt") != namespaces.inode(os.getpid(), "mnt")
-    procs = [one for one in procfs.mountinfo(found) if one.mount_point == "/proc" and one.filesystem == "proc"]
-    if own and len(procs) > 1:
+    if own and _procs_mounted(found) > _procs_mounted(host.pid()):
         return NotYet(
             f"The command is PID 1, and a new procfs is mounted on its `/proc`, but that one lists {len(listed)} "
             "processes: those of the outer PID namespace.",
@@ -174,6 +173,11 @@ def _view_of(found: int) -> Verdict | None:
         f"The command is PID 1, but its `/proc` lists {len(listed)} processes: it is still the host's.",
         "`/proc` is a mount like any other, and yours was inherited. What must be mounted anew, and by whom?",
     )
+
+
+def _procs_mounted(pid: int) -> int:
+    """How many procfs lie on each other at a process's /proc: a machine that is itself a container may have two."""
+    return sum(one.mount_point == "/proc" and one.filesystem == "proc" for one in procfs.mountinfo(pid))
 
 
 def _numbers_in(pid: int) -> set[int]:

@@ -1,0 +1,130 @@
+"""How a run is divided: a job is what one process runs, such as a few files of tests."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit.lab.testrun.lanes import PROGRAMS, programs
+
+# Seconds on two cores with other jobs beside it, for the order (the longest begin first) and for what goes together.
+# What is missing takes _USUAL. No result depends on them.
+SECONDS: dict[str, int] = {
+    "types/mypy": 100,
+    "kernel/test_bench.py": 38,
+    "kernel/test_container.py": 25,
+    "kernel/test_escapes.py": 52,
+    "kernel/test_grading_command.py": 73,
+    "kernel/test_grading_judge.py": 106,
+    "kernel/test_grading_replay.py": 198,
+    "kernel/test_grading_room.py": 33,
+    "kernel/test_kvm.py": 37,
+    "kernel/test_lab_noise.py": 22,
+    "kernel/test_network.py": 36,
+    "kernel/test_overlay.py": 40,
+    "kernel/test_ports.py": 23,
+    "kernel/test_scale.py": 28,
+    "kernel/test_servers.py": 26,
+    "notebooks/test_cheats.py": 59,
+    "notebooks/test_exercises.py": 251,
+    "notebooks/test_grading_attacks.py": 199,
+    "notebooks/test_grading_class.py": 293,
+    "notebooks/test_hidden.py": 22,
+    "notebooks/test_in_rooms.py": 140,
+    "notebooks/test_lab01.py": 87,
+    "notebooks/test_lab02.py": 29,
+    "notebooks/test_lab03.py": 52,
+    "notebooks/test_lab04.py": 44,
+    "notebooks/test_lab05.py": 52,
+    "notebooks/test_lab06.py": 34,
+    "notebooks/test_lab07.py": 32,
+    "notebooks/test_lab08.py": 28,
+    "notebooks/test_lab10.py": 93,
+    "notebooks/test_lab11.py": 21,
+    "notebooks/test_lab12.py": 78,
+    "notebooks/test_replay.py": 77,
+    "notebooks/test_shares.py": 26,
+    "notebooks/test_solved.py": 400,
+}
+_USUAL = 12
+_TOGETHER = 60  # a process of pytest takes two seconds to begin: short files share one
+
+#: The fastest of each lane, for `./lab test --quick`.
+QUICK = {
+    "kernel": ("test_capabilities.py", "test_container.py", "test_namespaces.py", "test_process.py"),
+    "cgroups": ("test_groups.py",),
+    "notebooks": ("test_lab05.py",),
+    "browser": ("test_grading_pages.py",),
+    "vm": ("test_streams.py",),
+}
+#: Files whose tests need the machine's own network: a Debian archive, from which a machine is built.
+NETWORK = {"vm/test_vagrant.py"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Arguments of pytest, or a command of a lane of programs."""
+
+    lane: str
+    name: str
+    arguments: tuple[str, ...]
+    seconds: int = _USUAL
+    network: bool = False
+    python: bool = True  #: False: `arguments` is a command by itself
+
+    def of(self, tests: Sequence[str]) -> "Job":
+        """The same, of these tests only."""
+        return dataclasses.replace(self, arguments=tuple(tests))
+
+
+def of_lane(lane: str, checkout: Path, *, quick: bool = False) -> list[Job]:
+    """The jobs of a lane."""
+    if lane in PROGRAMS:
+        commands = programs(lane, checkout)
+        return [Job(lane, Path(argv[0]).name, tuple(argv), _seconds(f"{lane}/{Path(argv[0]).name}"), python=False)
+                for argv in commands]  # fmt: skip
+    folder = checkout / "tests" / lane
+    files = [f"{lane}/{path.relative_to(folder)}" for path in sorted(folder.rglob("test_*.py"))]
+    if quick and lane in QUICK:
+        files = [file for file in files if file.removeprefix(f"{lane}/") in QUICK[lane]]
+    return of_files(files)
+
+
+def of_files(files: Iterable[str]) -> list[Job]:
+    """Jobs of files of tests, given as `lane/test_name.py`; short ones of one lane together."""
+    jobs: list[Job] = []
+    waiting: dict[str, list[str]] = {}
+    for file in files:
+        lane = file.partition("/")[0]
+        if file in NETWORK or _seconds(file) >= _TOGETHER:
+            jobs.append(_job(lane, [file]))
+            continue
+        together = waiting.setdefault(lane, [])
+        together.append(file)
+        if sum(map(_seconds, together)) >= _TOGETHER:
+            jobs.append(_job(lane, waiting.pop(lane)))
+    jobs += [_job(lane, together) for lane, together in waiting.items()]
+    return jobs
+
+
+def of_tests(tests: Iterable[str]) -> list[Job]:
+    """A job for each file that has some of `tests`, which are pytest's names: `tests/lane/test_name.py::test`."""
+    by_file: dict[str, list[str]] = {}
+    for test in tests:
+        by_file.setdefault(test.partition("::")[0], []).append(test)
+    jobs = []
+    for path, chosen in by_file.items():
+        file = path.removeprefix("tests/")
+        jobs.append(dataclasses.replace(_job(file.partition("/")[0], [file]), arguments=tuple(chosen)))
+    return jobs
+
+
+def _job(lane: str, files: Sequence[str]) -> Job:
+    names = [Path(file).stem.removeprefix("test_") for file in files]
+    name = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)} files)"
+    network = any(file in NETWORK for file in files)
+    return Job(lane, name, tuple(f"tests/{file}" for file in files), sum(map(_seconds, files)), network)
+
+
+def _seconds(file: str) -> int:
+    return SECONDS.get(file, _USUAL)

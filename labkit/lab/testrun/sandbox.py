@@ -1,0 +1,93 @@
+"""Where a job of tests runs: namespaces of its own, made by util-linux's unshare(1) and not by the code under test.
+
+- PID: what a job leaves behind ends with it, and it sees nobody's processes but its own;
+- mounts: its own /tmp and /dev/shm, and a copy of the course's default root filesystem, which tests may damage;
+- network: a loopback and nothing else, so that no port is taken by another job, and no test needs the Internet;
+- IPC and UTS: its own queues and host name.
+
+So several jobs, and several checkouts' test runs, go on beside each other. It takes root: an ordinary user's jobs run
+on the machine as it is.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit import temporary
+
+_UNSHARE = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+_UNSHARE += ["--ipc", "--uts"]
+# The shell stays as the first process of the PID namespace, and reaps what the tests' processes leave to it.
+_INIT = """
+set -e
+tmp=$1 copy=$2 root=$3 loopback=$4
+shift 4
+[ -z "$tmp" ] || mount --bind "$tmp" /tmp
+[ -z "$root" ] || mount --bind "$copy" "$root"
+mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /dev/shm
+[ -z "$loopback" ] || ip link set lo up
+set +e
+"$@"
+exit $?
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place for one job: its folder on disk, and whether it is apart from the machine."""
+
+    folder: Path
+    apart: bool
+    state: Path  # the course's
+
+    def command(self, argv: Sequence[str], *, network: bool = False) -> list[str]:
+        """The command line that runs `argv` here; with `network`, on the machine's own."""
+        guarded = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+        if not self.apart:
+            return [*guarded, *argv]
+        copy, root = self.folder / "busybox", self.state / "rootfs/busybox"
+        tmp = str(self.folder / "tmp") if _may_hide_tmp(self.state) else ""
+        init = [tmp, str(copy), str(root) if copy.is_dir() and root.is_dir() else ""]
+        flags = [] if network else ["--net"]
+        return [*guarded, *_UNSHARE, *flags, "--", "sh", "-c", _INIT, "sh", *init, "" if network else "lo", *argv]
+
+
+def unsupported() -> str:
+    """Why jobs cannot run apart here; empty where they can. Found by trying."""
+    if os.geteuid() != 0:
+        return "only root's tests run in namespaces of their own"
+    for program in ("unshare", "ip", "mount", "setpriv"):
+        if shutil.which(program) is None:
+            return f"there is no {program}"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tmp").mkdir()
+        argv = Place(Path(folder), True, Path(folder)).command(["true"])
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        return done.stderr.strip() or (f"unshare ended with exit code {done.returncode}" if done.returncode else "")
+
+
+@contextmanager
+def place(within: Path, state: Path, *, apart: bool) -> Iterator[Place]:
+    """A place for one job, below the folder `within`; nothing of it is left afterwards."""
+    within.mkdir(parents=True, exist_ok=True)
+    with temporary.Folder(str(within)) as name:
+        folder = Path(name)
+        if apart:
+            folder.chmod(0o755)
+            (folder / "tmp").mkdir()
+            (folder / "tmp").chmod(0o1777)
+            if (state / "rootfs/busybox").is_dir():
+                subprocess.run(["cp", "-a", str(state / "rootfs/busybox"), str(folder / "busybox")], check=True)
+        yield Place(folder, apart, state)
+
+
+def _may_hide_tmp(state: Path) -> bool:
+    """Whether nothing that the tests run from lies below /tmp."""
+    wanted = (sys.prefix, sys.base_prefix, os.path.realpath(__file__), os.path.realpath(state))
+    return not any(path.startswith("/tmp/") for path in wanted)
