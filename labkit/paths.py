@@ -6,6 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+BUILT = ("rootfs", "vm")  # in the state folder: what set-up made or fetched, and nobody's progress
 KEPT_NOTEBOOKS = "kept"  # in the state folder: copies of notebooks that a learner has worked in. No command deletes it.
 
 

@@ -3,17 +3,20 @@
 With LABKIT_NO_SKIPS=1 a skip is a failure, except for what the machine itself cannot do: `machine_cannot`.
 """
 
+import functools
 import os
 import shutil
 from typing import NoReturn
 
 import pytest
 
+from labkit.errors import Unsupported
 from labkit.lab import setup_debian
 from labkit.lab.notebooks.needs import lacking
 from labkit.lab.servers import trees
 
 MACHINE_CANNOT = "this machine cannot: "
+INSTALLED = {"guest", "lxc"}  # what of a lab's needs an installation brings, and so no machine has to do without
 
 
 def machine_cannot(reason: str) -> NoReturn:
@@ -44,8 +47,17 @@ def need_vagrant() -> None:
 
 def need(*words: str) -> None:
     """Skip unless this machine has what a lab may ask for: words of `labkit.lab.notebooks.needs`."""
-    if lack := lacking(words):
-        machine_cannot(f"{lack.what} (such tests run in a virtual machine, in the lane vm)")
+    for word in words:
+        if lack := lacking_once(word):
+            if word in INSTALLED:
+                pytest.skip(lack.what)
+            machine_cannot(f"{lack.what} (such tests run in a virtual machine, in the lane vm)")
+
+
+@functools.cache
+def lacking_once(word: str) -> Unsupported | None:
+    """What this machine lacks of one such word: found once for all tests, since it takes a lab host to find out."""
+    return lacking([word])
 
 
 def need_servers() -> None:

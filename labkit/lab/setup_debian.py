@@ -41,6 +41,8 @@ TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "lxc": lambda: shutil.which("lxc-execute") is not None,
     "systemd": lambda: shutil.which("systemd-run") is not None,
     "binutils": lambda: shutil.which("objdump") is not None,
+    "gcc": lambda: shutil.which("cc") is not None,
+    "nftables": lambda: _which("nft") is not None,
 }
 AMD64_TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "user-mode-linux": lambda: shutil.which("linux.uml") is not None,

@@ -33,7 +33,7 @@ class Kernel:
 
 def uml(*, fetch: bool) -> Kernel | None:
     """The kernel of the package user-mode-linux, installed or in the course's folder; None if neither has it."""
-    for root in (Path("/"), _store("user-mode-linux")):
+    for root in (_installed(), _store("user-mode-linux")):
         image = root / "usr/bin/linux.uml"
         trees = sorted((root / "usr/lib/uml/modules").glob("[0-9]*"))
         if os.access(image, os.X_OK) and trees:
@@ -46,7 +46,7 @@ def uml(*, fetch: bool) -> Kernel | None:
 
 def linux(*, fetch: bool) -> Kernel | None:
     """A full distribution kernel: one with 9p, overlay and virtio, from /boot or the course's folder."""
-    for root in (Path("/"), _store("linux-image")):
+    for root in (_installed(), _store("linux-image")):
         for image in sorted((root / "boot").glob("vmlinuz-*"), reverse=True):
             for modules in (root / "lib/modules", root / "usr/lib/modules"):
                 tree = modules / image.name.removeprefix("vmlinuz-")
@@ -108,6 +108,11 @@ def with_dependencies(tree: Path, names: list[str]) -> list[Path]:
 
 def _module_name(file: str) -> str:
     return Path(file).name.partition(".ko")[0].replace("-", "_")
+
+
+def _installed() -> Path:
+    """Where packages are installed."""
+    return Path("/")
 
 
 def _store(name: str) -> Path:

@@ -115,8 +115,9 @@ def _prepared(factory: pytest.TempPathFactory) -> tuple[Jupyter, list[str], dict
     home = factory.mktemp("home")
     state = home / "state"
     state.mkdir()
-    if (paths.state() / "rootfs").is_dir():
-        (state / "rootfs").symlink_to((paths.state() / "rootfs").resolve())
+    for name in paths.BUILT:
+        if (paths.state() / name).is_dir():
+            (state / name).symlink_to((paths.state() / name).resolve())
     settings = home / ".jupyter" / "lab" / "user-settings" / "@jupyterlab"
     for name, text in (
         ("apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}'),

@@ -16,9 +16,10 @@ def own_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a learner's own progress out of the tests; what `./lab setup` built stays in reach."""
     state = tmp_path / "state"
     state.mkdir()
-    built = paths.state().resolve() / "rootfs"
-    if built.is_dir():
-        (state / "rootfs").symlink_to(built)
+    for name in paths.BUILT:
+        built = paths.state().resolve() / name
+        if built.is_dir():
+            (state / name).symlink_to(built)
     monkeypatch.setenv("LABKIT_STATE", str(state))
 
 

@@ -1,5 +1,6 @@
 """A class of submissions, honest and hostile, many at once. LABKIT_ROUNDS=20 grades the honest class that often."""
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from labkit import paths
 from labkit.lab.grading import many, room
 from labkit.lab.grading.collect import Found, find
 from labkit.lab.grading.results import Exam, Result
@@ -137,17 +139,39 @@ def test_a_submission_whose_worker_dies_each_time_is_told_apart(klass: Path, mon
     assert "not its fault" in results[1].refused
 
 
-def test_a_class_is_graded_on_a_dask_cluster(klass: Path) -> None:
-    distributed = pytest.importorskip("distributed")
+# Dask's nannies, loops and descriptors end with a process of their own, whenever they end.
+ON_DASK = """
+import json, sys
+from pathlib import Path
+
+def main():
+    import distributed
+    from labkit.lab.grading import many
+    from labkit.lab.grading.collect import find
+    from labkit.lab.grading.results import Exam
+    options = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        results = many.grade_all(find([Path(sys.argv[1])], sys.exit), Exam("seed", replay=False),
+                                 scheduler=cluster.scheduler_address)
+    print(json.dumps([(one.learner, one.earned, one.points) for one in results]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_class_is_graded_on_a_dask_cluster(klass: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
     for number in range(4):
         hand_in(klass, f"learner-{number}", "05")
-    found = collected(klass)
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
-        there = many.grade_all(found, EXAM, scheduler=cluster.scheduler_address)
-    assert [result.earned for result in there] == [result.points for result in there]
-    assert [result.learner for result in there] == [one.learner for one in found]
+    (tmp_path / "on_dask.py").write_text(ON_DASK)
+    argv = [sys.executable, str(tmp_path / "on_dask.py"), str(klass)]
+    environ = dict(os.environ) | {"PYTHONPATH": str(paths.checkout())}
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    there = json.loads(done.stdout)
+    assert [learner for learner, _, _ in there] == [one.learner for one in collected(klass)]
+    assert all(earned == points > 0 for _, earned, points in there)
 
 
 def test_without_a_scheduler_at_the_address_it_says_so(klass: Path) -> None:

@@ -88,9 +88,9 @@ def environment(state: Path) -> dict[str, str]:
     """The environment of a kernel that runs a solved notebook: fresh progress, the built root filesystems, one seed."""
     from labkit import paths
 
-    # What was built (root filesystems) is taken from the real state folder; progress is not.
+    # What was built (root filesystems, kernels) is taken from the real state folder; progress is not.
     built = paths.state().resolve()
-    for entry in ("rootfs",):
+    for entry in paths.BUILT:
         if (built / entry).is_dir() and not (state / entry).exists():
             state.mkdir(parents=True, exist_ok=True)
             (state / entry).symlink_to(built / entry)

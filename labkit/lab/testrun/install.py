@@ -15,7 +15,7 @@ from labkit.lab.testrun.lanes import PROGRAMS
 from labkit.vm import fetch
 
 _START_SERVERS = {"kernel", "notebooks", "vm", "browser"}  # lanes that need the servers' root filesystems
-_BOOT = {"notebooks", "vm"}  # lanes that boot kernels
+_BOOT = {"notebooks", "browser", "vm"}  # lanes that boot kernels
 
 
 class Installation:
