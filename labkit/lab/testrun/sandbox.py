@@ -1,7 +1,8 @@
 """Where a job of tests runs: namespaces of its own, made by util-linux's unshare(1) and not by the code under test.
 
 - PID: what a job leaves behind ends with it, and it sees nobody's processes but its own;
-- mounts: its own /tmp and /dev/shm, and a copy of the course's default root filesystem, which tests may damage;
+- mounts: its own /tmp and /dev/shm, and a copy of the course's default root filesystem, which tests may damage; where
+  the checkout lies in root's home, a way to it for the users that tests become;
 - network: a loopback and nothing else, so that no port is taken by another job, and no test needs the Internet;
 - IPC and UTS: its own queues and host name.
 
@@ -19,18 +20,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit import temporary
+from labkit import paths, temporary
 
 _UNSHARE = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
 _UNSHARE += ["--ipc", "--uts"]
 # The shell stays as the first process of the PID namespace, and reaps what the tests' processes leave to it.
 _INIT = """
 set -e
-tmp=$1 copy=$2 root=$3 loopback=$4
-shift 4
+tmp=$1 copy=$2 root=$3 loopback=$4 closed=$5 aside=$6
+shift 6
 [ -z "$tmp" ] || mount --bind "$tmp" /tmp
 [ -z "$root" ] || mount --bind "$copy" "$root"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /dev/shm
+# A folder that only root may enter, such as root's home: in its place one that holds just what the tests run from.
+if [ -n "$closed" ]; then
+    mount -t tmpfs -o mode=755,nosuid,nodev tmpfs "$aside"
+    while [ "$1" != -- ]; do
+        mkdir -p "$aside${1#"$closed"}"
+        mount --rbind "$1" "$aside${1#"$closed"}"
+        shift
+    done
+    mount --rbind "$aside" "$closed"
+fi
+shift
+cd "$PWD"
 [ -z "$loopback" ] || ip link set lo up
 set +e
 "$@"
@@ -53,9 +66,11 @@ class Place:
             return [*guarded, *argv]
         copy, root = self.folder / "busybox", self.state / "rootfs/busybox"
         tmp = str(self.folder / "tmp") if _may_hide_tmp(self.state) else ""
-        init = [tmp, str(copy), str(root) if copy.is_dir() and root.is_dir() else ""]
+        init = [tmp, str(copy), str(root) if copy.is_dir() and root.is_dir() else "", "" if network else "lo"]
+        closed = _closed()
+        init += [closed, str(self.folder / "aside"), *(_run_from(self.state) if closed else ()), "--"]
         flags = [] if network else ["--net"]
-        return [*guarded, *_UNSHARE, *flags, "--", "sh", "-c", _INIT, "sh", *init, "" if network else "lo", *argv]
+        return [*guarded, *_UNSHARE, *flags, "--", "sh", "-c", _INIT, "sh", *init, *argv]
 
 
 def unsupported() -> str:
@@ -80,6 +95,7 @@ def place(within: Path, state: Path, *, apart: bool) -> Iterator[Place]:
         folder = Path(name)
         if apart:
             folder.chmod(0o755)
+            (folder / "aside").mkdir()
             (folder / "tmp").mkdir()
             (folder / "tmp").chmod(0o1777)
             if (state / "rootfs/busybox").is_dir():
@@ -87,7 +103,19 @@ def place(within: Path, state: Path, *, apart: bool) -> Iterator[Place]:
         yield Place(folder, apart, state)
 
 
+def _run_from(state: Path) -> list[str]:
+    """The folders that the tests run from: those that no other one of them holds."""
+    wanted = [str(paths.checkout()), os.path.realpath(state), sys.prefix, sys.base_prefix]
+    wanted = list(dict.fromkeys(wanted))
+    return [path for path in wanted if not any(path.startswith(f"{other}/") for other in wanted)]
+
+
 def _may_hide_tmp(state: Path) -> bool:
     """Whether nothing that the tests run from lies below /tmp."""
-    wanted = (sys.prefix, sys.base_prefix, os.path.realpath(__file__), os.path.realpath(state))
-    return not any(path.startswith("/tmp/") for path in wanted)
+    return not any(path.startswith("/tmp/") for path in _run_from(state))
+
+
+def _closed() -> str:
+    """The folder above the checkout that others may not enter, such as root's home, if there is one."""
+    above = reversed(paths.checkout().parents)
+    return next((str(folder) for folder in above if folder.stat().st_mode & 0o005 != 0o005), "")
