@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,9 +79,8 @@ def unsupported() -> str:
     for program in ("unshare", "ip", "mount", "setpriv"):
         if shutil.which(program) is None:
             return f"there is no {program}"
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "tmp").mkdir()
-        argv = Place(Path(folder), True, Path(folder)).command(["true"])
+    with temporary.Folder() as folder, place(Path(folder), Path(folder), apart=True) as trial:
+        argv = trial.command(["true"])
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         return done.stderr.strip() or (f"unshare ended with exit code {done.returncode}" if done.returncode else "")
 
