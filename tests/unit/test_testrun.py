@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labkit import paths
-from labkit.lab.testrun import command, jobs, related, report, results, schedule
+from labkit.lab.testrun import command, covered, jobs, related, report, results, schedule
 from labkit.lab.testrun.jobs import Job
 from labkit.lab.testrun.lanes import LANES, PROGRAMS
 from labkit.lab.testrun.report import Case, Report
@@ -53,7 +53,7 @@ NAME = "tests/unit/test_it.py"
 def checkout(folder: Path, text: str) -> schedule.Run:
     """A checkout of one file of tests; how to run it."""
     (folder / "tests/unit").mkdir(parents=True)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = long\n")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -p no:nbval -p no:anyio\nmarkers = long\n")
     (folder / NAME).write_text(text)
     (folder / "out").mkdir()
     return schedule.Run(folder, folder, folder / "out", apart=False, strict=False, long=False, extra=())
@@ -83,7 +83,7 @@ def test_every_file_of_tests_is_in_one_job_of_one_lane() -> None:
         argument.removeprefix("tests/")
         for lane in LANES
         if lane not in PROGRAMS
-        for job in jobs.of_lane(lane, CHECKOUT)
+        for job in jobs.of_lane(lane, CHECKOUT, long=True)
         for argument in job.arguments
     )
     assert set(found) == FILES
@@ -98,6 +98,25 @@ def test_the_tables_name_files_that_exist() -> None:
 
 def test_quick_has_something_of_every_lane() -> None:
     assert all(jobs.of_lane(lane, CHECKOUT, quick=True) for lane in LANES)
+
+
+def test_what_covers_few_files_is_left_out_until_one_of_them_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = "unit/test_it.py"
+    checkout(tmp_path, "def test_a(): pass\n")
+    monkeypatch.setattr(covered, "COVERS", {file: ("Vagrantfile", "tests/unit")})
+    (tmp_path / "Vagrantfile").write_text("one")
+    assert not covered.unchanged(file, tmp_path)
+    covered.passed(file, tmp_path)
+    assert jobs.of_lane("unit", tmp_path) == []
+    assert len(jobs.of_lane("unit", tmp_path, long=True)) == 1
+    for change in ("Vagrantfile", NAME, "tests/unit/new.py"):
+        (tmp_path / change).write_text("changed")
+        assert not covered.unchanged(file, tmp_path)
+        assert len(jobs.of_lane("unit", tmp_path)) == 1
+        covered.passed(file, tmp_path)
+        assert covered.unchanged(file, tmp_path)
 
 
 # --- nothing passes that did not --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from labkit import paths, temporary
 from labkit.lab import setup_log
-from labkit.lab.testrun import jobs, related, results, sandbox, schedule
+from labkit.lab.testrun import covered, jobs, related, results, sandbox, schedule
 from labkit.lab.testrun.install import Installation
 from labkit.lab.testrun.jobs import Job
 from labkit.lab.testrun.lanes import LANES, PROGRAMS
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     checkout, state = paths.checkout(), paths.state()
     try:
-        chosen = _jobs(options.what, checkout, quick=options.quick)
+        chosen = _jobs(options.what, checkout, quick=options.quick, long=options.long)
     except ValueError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 2
@@ -74,14 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(one.again for one in first):
         print("Once more, alone, what failed:", flush=True)
         second = schedule.again(first, how, _tell)
+    for done in first:
+        if done.report.cases and not done.again and not done.complaint and not extra:
+            for file in done.job.arguments:
+                covered.passed(file.removeprefix("tests/"), checkout)
     return _close(first, second, time.monotonic() - begun)
 
 
-def _jobs(what: Sequence[str], checkout: Path, *, quick: bool) -> list[Job]:
+def _jobs(what: Sequence[str], checkout: Path, *, quick: bool, long: bool) -> list[Job]:
     """The jobs of the lanes and files that were asked for. `ValueError`: a word is neither."""
     lanes = [word for word in what if word in LANES]
     files = [word for word in what if word not in LANES]
-    found = [job for lane in LANES if lane in lanes or not what for job in jobs.of_lane(lane, checkout, quick=quick)]
+    wanted = [lane for lane in LANES if lane in lanes or not what]
+    found = [job for lane in wanted for job in jobs.of_lane(lane, checkout, quick=quick, long=long)]
+    for file in covered.COVERS:
+        if not long and file.partition("/")[0] in wanted and covered.unchanged(file, checkout):
+            print(f"Left to the long run: tests/{file}. Nothing that it covers has changed since it passed.")
     for file in files:
         if not (checkout / file.partition("::")[0]).exists() and not Path(file.partition("::")[0]).exists():
             raise ValueError(f"'{file}' is neither a file nor a lane; the lanes are {', '.join(LANES)}.")

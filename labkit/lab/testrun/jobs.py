@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit.lab.testrun import covered
 from labkit.lab.testrun.lanes import PROGRAMS, programs
 
 # Seconds on two cores with other jobs beside it, for the order (the longest begin first) and for what goes together.
@@ -45,6 +46,20 @@ SECONDS: dict[str, int] = {
     "notebooks/test_replay.py": 77,
     "notebooks/test_shares.py": 26,
     "notebooks/test_solved.py": 400,
+    "vm/test_cgroups.py": 300,
+    "vm/test_command.py": 50,
+    "vm/test_compare.py": 32,
+    "vm/test_computer.py": 98,
+    "vm/test_confined.py": 24,
+    "vm/test_jupyterlab.py": 28,
+    "vm/test_kinds.py": 32,
+    "vm/test_labs.py": 500,
+    "vm/test_network.py": 51,
+    "vm/test_overlay.py": 70,
+    "vm/test_rooms.py": 140,
+    "vm/test_scope.py": 42,
+    "vm/test_streams.py": 5,
+    "vm/test_vmlinux.py": 5,
 }
 _USUAL = 12
 _TOGETHER = 60  # a process of pytest takes two seconds to begin: short files share one
@@ -77,8 +92,8 @@ class Job:
         return dataclasses.replace(self, arguments=tuple(tests))
 
 
-def of_lane(lane: str, checkout: Path, *, quick: bool = False) -> list[Job]:
-    """The jobs of a lane."""
+def of_lane(lane: str, checkout: Path, *, quick: bool = False, long: bool = False) -> list[Job]:
+    """The jobs of a lane: of the quick, the ordinary or the long run."""
     if lane in PROGRAMS:
         commands = programs(lane, checkout)
         return [Job(lane, Path(argv[0]).name, tuple(argv), _seconds(f"{lane}/{Path(argv[0]).name}"), python=False)
@@ -87,6 +102,8 @@ def of_lane(lane: str, checkout: Path, *, quick: bool = False) -> list[Job]:
     files = [f"{lane}/{path.relative_to(folder)}" for path in sorted(folder.rglob("test_*.py"))]
     if quick and lane in QUICK:
         files = [file for file in files if file.removeprefix(f"{lane}/") in QUICK[lane]]
+    if not long:
+        files = [file for file in files if not covered.unchanged(file, checkout)]
     return of_files(files)
 
 
