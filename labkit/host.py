@@ -112,7 +112,7 @@ class LabHost:
                 try:
                     # Under a lock with `end`: once that has closed the socket, its number may be another file's.
                     with self._sending:
-                        messages.send(self._control, [message], [theirs.fileno(), *fds], socket.MSG_NOSIGNAL)
+                        messages.send(self._control, message, [theirs.fileno(), *fds])
                 except (BrokenPipeError, ConnectionResetError):
                     raise LabkitError(_ENDED) from None
                 except OSError as error:

@@ -1,7 +1,7 @@
 """Messages with descriptors attached, between processes on one machine. unix(7): SCM_RIGHTS.
 
-Python's own `socket.recv_fds` takes flags and does not pass them on (as of 3.11), so neither MSG_DONTWAIT nor
-MSG_CMSG_CLOEXEC would have any effect there.
+Python's own `socket.send_fds` and `recv_fds` take flags and do not pass them on (as of 3.11), so MSG_NOSIGNAL,
+MSG_DONTWAIT and MSG_CMSG_CLOEXEC would have no effect there.
 """
 
 import array
@@ -9,7 +9,19 @@ import errno
 import os
 import socket
 
-send = socket.send_fds
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def send(sock: socket.socket, data: bytes, fds: "Iterable[int]" = (), flags: int = 0) -> None:
+    """Send one message with copies of the descriptors `fds`. sendmsg(2).
+
+    Where the other end has closed, BrokenPipeError or ConnectionResetError, and no SIGPIPE.
+    """
+    attached = array.array("i", fds)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, attached)] if attached else []
+    sock.sendmsg([data], ancillary, flags | socket.MSG_NOSIGNAL)
 
 
 def receive(sock: socket.socket, size_bytes: int, count: int, flags: int = 0) -> tuple[bytes, list[int]]:

@@ -37,7 +37,7 @@ def make(sock: socket.socket, home: int) -> bool:
         finally:
             syscalls.setns(home, c.CLONE_NEWNET)
         try:
-            messages.send(sock, [b"n"], [made], socket.MSG_NOSIGNAL)
+            messages.send(sock, b"n", [made])
         except (BrokenPipeError, ConnectionResetError):
             return False
         finally:

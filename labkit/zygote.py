@@ -230,7 +230,7 @@ class Zygote:
 def _send(reply: socket.socket, message: bytes, *descriptors: int) -> None:
     with suppress(BrokenPipeError, ConnectionResetError):
         # A caller that has gone is no error: closing its end told us to kill the child.
-        messages.send(reply, [message], descriptors, socket.MSG_NOSIGNAL)
+        messages.send(reply, message, descriptors)
 
 
 def _readable(fd: int) -> bool:

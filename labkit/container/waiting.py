@@ -72,7 +72,7 @@ class Waiting:
     def _send(self, mounts: list[int]) -> None:
         try:
             for fd in mounts or [None]:  # type: ignore[list-item]
-                messages.send(self.sync, [b"g"], [] if fd is None else [fd], socket.MSG_NOSIGNAL)
+                messages.send(self.sync, b"g", [] if fd is None else [fd])
         except (BrokenPipeError, ConnectionResetError):
             return  # the child has ended, and the status pipe tells
         finally:
