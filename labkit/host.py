@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit import descriptors, hostgroup, idmap, messages, procfs, sealed, zygote
+from labkit import descriptors, hostgroup, idmap, messages, procfs, sealed, syscalls, zygote
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
@@ -232,7 +232,7 @@ def reset_all(timeout: float = 10.0) -> list[int]:
 
 
 def _end(keeper: int, timeout: float) -> None:
-    pidfd = os.pidfd_open(keeper)
+    pidfd = syscalls.pidfd_open(keeper)
     try:
         zygotes = [child for child in procfs.children(keeper) if procfs.stat(child)[1] == zygote.PROCESS_NAME]
         for process in zygotes or [keeper]:

@@ -8,6 +8,7 @@ of a single thread has one answer to "which namespace is it in?". So these belon
 """
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -257,8 +258,15 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 
 def pidfd_open(pid: int) -> int:
-    """A descriptor of process `pid`: it stays with that process, even when the number is used again. pidfd_open(2)."""
-    return _check(_syscall(_NUMBER["pidfd_open"], _int(pid), _ulong(0)), "pidfd_open", pid)
+    """A descriptor of process `pid`: it stays with that process, even when the number is used again. pidfd_open(2).
+
+    ESRCH: it is gone. EINVAL: `pid` is a thread that leads no process.
+    """
+    pidfd = _syscall(_NUMBER["pidfd_open"], _int(pid), _ulong(0))
+    # A process that is being reaped at this moment gives EINVAL too.
+    if pidfd == -1 and ctypes.get_errno() == errno.EINVAL and pid > 0 and not os.path.exists(f"/proc/{pid}"):
+        raise os_error(errno.ESRCH, "pidfd_open", pid)
+    return _check(pidfd, "pidfd_open", pid)
 
 
 def pidfd_send_signal(pidfd: int, signal: int) -> None:

@@ -143,7 +143,7 @@ def _kill_below(pid: int) -> None:
     try:
         for below in procfs.descendants(pid):
             with suppress(ProcessLookupError):
-                pidfds.append(os.pidfd_open(below))
+                pidfds.append(syscalls.pidfd_open(below))
         for pidfd in pidfds:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType, FunctionType
 from typing import Any
 
-from labkit import host, procfs
+from labkit import host, procfs, syscalls
 from labkit.errors import ChildDied, LabkitError, Unsupported
 from labkit.lab.exercise import Exercise
 from labkit.lab.stub import is_placeholder, is_stub
@@ -231,7 +231,7 @@ def _wait_for_end(pids: set[int]) -> None:
     pidfds = []
     for pid in pids:
         with suppress(ProcessLookupError):
-            pidfds.append(os.pidfd_open(pid))
+            pidfds.append(syscalls.pidfd_open(pid))
     _kill(pids)
     try:
         poll = select.poll()

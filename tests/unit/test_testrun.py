@@ -93,7 +93,7 @@ def test_every_file_of_tests_is_in_one_job_of_one_lane() -> None:
 def test_the_tables_name_files_that_exist() -> None:
     quick = {f"{lane}/{file}" for lane, files in jobs.QUICK.items() for file in files}
     programs = {f"{job.lane}/{job.name}" for lane in PROGRAMS for job in jobs.of_lane(lane, CHECKOUT)}
-    assert set(jobs.SECONDS) | quick | jobs.NETWORK <= FILES | programs
+    assert set(jobs.SECONDS) | quick | jobs.NETWORK | jobs.TWO_AT_ONCE <= FILES | programs
 
 
 def test_quick_has_something_of_every_lane() -> None:

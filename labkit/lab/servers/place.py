@@ -78,7 +78,7 @@ def wait_until(answers: Callable[[], object], pid: int, seconds: float) -> str |
     """Ask until there is an answer; None then, or else the last reason why not: it has ended, or time is up."""
     deadline = time.monotonic() + seconds
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = syscalls.pidfd_open(pid)
     except ProcessLookupError:
         return "it has ended"
     ended = select.poll()

@@ -72,6 +72,14 @@ QUICK = {
     "browser": ("test_grading_pages.py",),
     "vm": ("test_streams.py",),
 }
+#: Files whose tests keep two processors busy by themselves: machines side by side, a class graded by two workers.
+TWO_AT_ONCE = {
+    "notebooks/test_grading_attacks.py",
+    "notebooks/test_grading_class.py",
+    "vm/test_cgroups.py",
+    "vm/test_labs.py",
+    "vm/test_vagrant.py",
+}
 #: Files whose tests need the machine's own network: a Debian archive, from which a machine is built.
 NETWORK = {"vm/test_vagrant.py"}
 
@@ -85,6 +93,7 @@ class Job:
     arguments: tuple[str, ...]
     seconds: int = _USUAL
     network: bool = False
+    weight: int = 1  #: how many jobs it is worth
     python: bool = True  #: False: `arguments` is a command by itself
 
     def of(self, tests: Sequence[str]) -> "Job":
@@ -140,7 +149,8 @@ def _job(lane: str, files: Sequence[str]) -> Job:
     names = [Path(file).stem.removeprefix("test_") for file in files]
     name = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)} files)"
     network = any(file in NETWORK for file in files)
-    return Job(lane, name, tuple(f"tests/{file}" for file in files), sum(map(_seconds, files)), network)
+    weight = 2 if any(file in TWO_AT_ONCE for file in files) else 1
+    return Job(lane, name, tuple(f"tests/{file}" for file in files), sum(map(_seconds, files)), network, weight)
 
 
 def _seconds(file: str) -> int:

@@ -58,7 +58,7 @@ def run(
     poll = select.poll()
     try:
         while waiting or started:
-            while len(started) < at_once and (job := next(filter(ready, waiting), None)):
+            while job := _next(waiting, at_once - sum(one.job.weight for one in started.values()), ready, not started):
                 waiting.remove(job)
                 one = _start(job, how, len(done) + len(started))
                 started[one.pidfd] = one
@@ -78,6 +78,11 @@ def run(
             os.close(one.pidfd)
             one.cleanup.close()
     return done
+
+
+def _next(waiting: Sequence[Job], room: int, ready: Callable[[Job], bool], idle: bool) -> Job | None:
+    """The first job that is ready and for which there is room; where nothing runs, there is."""
+    return next((job for job in waiting if ready(job) and (job.weight <= room or idle)), None)
 
 
 def again(first: Sequence[Done], how: Run, tell: Callable[[Done], object]) -> dict[str, Done]:

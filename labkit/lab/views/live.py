@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from labkit import syscalls
 from labkit.lab import show
 
 INTERVAL_SECONDS = 1.0
@@ -116,7 +117,7 @@ class LiveView:
         pidfd = -1
         if self.pid is not None:
             try:
-                pidfd = os.pidfd_open(self.pid)
+                pidfd = syscalls.pidfd_open(self.pid)
             except OSError:
                 self.refresh()
                 return
