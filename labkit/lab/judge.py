@@ -18,11 +18,13 @@ from typing import Any
 
 from labkit import host, procfs, syscalls
 from labkit.errors import ChildDied, LabkitError, Unsupported
+from labkit.lab import pace
 from labkit.lab.exercise import Exercise
 from labkit.lab.stub import is_placeholder, is_stub
 from labkit.lab.verdict import NotAttempted, NotChecked, NotYet, Outcome, Passed
 
 _one_at_a_time = threading.Lock()
+_NOTICEABLY = 1.5  # times slower than an idle machine: then it is said
 
 
 class _TimeUp(BaseException):
@@ -33,12 +35,13 @@ def judge(exercise: type[Exercise], *answers: Any) -> Outcome:
     """Check `answers` and return the outcome. Shows and records nothing. KeyboardInterrupt goes through."""
     if untouched := _untouched(exercise, answers):
         return untouched
+    factor = 1.0
     with _one_at_a_time, _nothing_left():
         try:
-            with _time_limit(exercise.seconds):
+            with pace.measured() as factor, _time_limit(exercise.seconds * factor):
                 verdict: object = exercise().check(*answers)
         except _TimeUp:
-            return _too_long(exercise, answers)
+            return _too_long(exercise, answers, factor)
         except Unsupported as error:
             return NotChecked(f"This machine cannot run the check: {error}")
         except Exception as error:
@@ -70,9 +73,12 @@ def _named(answers: tuple[Any, ...]) -> str:
     return f"`{functions[0].__name__}()`" if len(functions) == 1 else "Your code"
 
 
-def _too_long(exercise: type[Exercise], answers: tuple[Any, ...]) -> NotYet:
+def _too_long(exercise: type[Exercise], answers: tuple[Any, ...], factor: float) -> NotYet:
+    slow = ""
+    if factor >= _NOTICEABLY:
+        slow = f" That is {factor:.1f} times the usual limit, since this machine is slow at the moment."
     return NotYet(
-        f"{_named(answers)} had not returned after {exercise.seconds:g} seconds, so it was stopped.",
+        f"{_named(answers)} had not returned after {exercise.seconds * factor:.3g} seconds, so it was stopped.{slow}",
         "It must do its work and return. Is there a loop without an end, a wait for something that never comes, or a "
         "read from something that nobody writes to?",
     )

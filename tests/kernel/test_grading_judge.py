@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -164,12 +165,13 @@ def test_an_assault_is_contained_and_has_its_verdict(answer: str) -> None:
 
 def test_an_endless_loop_is_ended_by_the_exercises_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = time.monotonic()
-    assert "had not returned after 20 seconds" in judged("def isolate(hostname):\n    while True: pass").seen
+    seen = judged("def isolate(hostname):\n    while True: pass").seen
+    assert re.search(r"had not returned after [\d.e+]+ seconds", seen), seen
     assert time.monotonic() - begun < 100
 
 
 def test_a_cell_without_an_end_is_ended_with_its_room() -> None:
-    assert "it had not ended after 3 s" in judged("import time\ntime.sleep(1000)", seconds=3).seen
+    assert re.search(r"it had not ended after [\d.]+ s", judged("import time\ntime.sleep(1000)", seconds=3).seen)
 
 
 LOOKS = """

@@ -378,7 +378,7 @@ def test_a_loop_that_never_resumes_ends_at_its_time_limit() -> None:
     code = "def serve(machine):\n    machine.resume()\n    while True:\n        machine.state\n"
     outcome = attempt("04", "serve", code)
     assert isinstance(outcome, NotYet)
-    assert "had not returned after 10 seconds" in outcome.seen
+    assert "had not returned after" in outcome.seen
 
 
 def test_the_guests_of_the_checks_do_what_they_are_for() -> None:

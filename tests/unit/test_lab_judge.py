@@ -2,12 +2,13 @@
 
 import threading
 import time
+import types
 from collections.abc import Callable
 
 import pytest
 
 from labkit.errors import ChildDied, Unsupported
-from labkit.lab import Exercise, NotAttempted, NotChecked, NotYet, Passed, Verdict
+from labkit.lab import Exercise, NotAttempted, NotChecked, NotYet, Passed, Verdict, pace
 from labkit.lab import judge as judging
 from labkit.lab.judge import judge
 
@@ -15,6 +16,7 @@ from labkit.lab.judge import judge
 @pytest.fixture(autouse=True)
 def no_lab_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "_on_the_lab_host", set)
+    monkeypatch.setattr(pace, "run_in_child", lambda _: None)
 
 
 class Call(Exercise):
@@ -124,7 +126,45 @@ def test_an_endless_loop_ends(answer: Callable[[], object], in_main_thread: bool
         thread.join(10)
     (outcome,) = outcomes
     assert isinstance(outcome, NotYet)
-    assert "had not returned after 0.3 seconds" in outcome.seen
+    assert "had not returned after" in outcome.seen
+
+
+def test_a_slow_machine_has_longer_limits_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    class Patient(Call):
+        def check(self, answer: Callable[[], object]) -> Verdict:
+            limits.append(pace.scaled(2.0))
+            return super().check(answer)
+
+    monkeypatch.setattr(pace, "measure", lambda: 4.0)
+    outcome = judge(Patient, endless)
+    assert isinstance(outcome, NotYet)
+    assert f"had not returned after {4 * Call.seconds:.3g} seconds" in outcome.seen
+    assert "4.0 times the usual limit, since this machine is slow" in outcome.seen
+    assert limits == [8.0]
+    assert pace.scaled(2.0) == 2.0, "and only for that check"
+
+
+@pytest.mark.parametrize(("took", "factor"), [(0.001, 1.0), (0.06, 3.0), (9.0, pace.MOST)])
+def test_the_machines_pace_is_the_start_of_a_child(monkeypatch: pytest.MonkeyPatch, took: float, factor: float) -> None:
+    clock = [0.0]
+    children = iter([9.0, took])  # the first is not what counts: it may start the lab host
+
+    def child(_: Callable[[], object]) -> None:
+        clock[0] += next(children)
+
+    monkeypatch.setattr(pace, "run_in_child", child)
+    monkeypatch.setattr(pace, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    assert pace.measure() == pytest.approx(factor)
+
+
+def test_without_a_lab_host_limits_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Callable[[], object]) -> None:
+        raise Unsupported("no namespaces", "")
+
+    monkeypatch.setattr(pace, "run_in_child", refused)
+    assert pace.measure() == 1.0
 
 
 def test_an_interrupt_goes_through() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit import capabilities, cgroups, host, namespaces, procfs
-from labkit.lab import NotYet, Verdict
+from labkit.lab import NotYet, Verdict, pace
 from labkit.lab.exercises.devices import DEVICES, look_into, wrong_dev
 from labkit.lab.exercises.oldroot import trace_in_process
 from labkit.lab.exercises.outside import mounted
@@ -45,7 +45,7 @@ class Running:
         if self.caller.value is not None:  # it has answered already
             return self.caller.value
         try:
-            if self.caller.answered(SECONDS):
+            if self.caller.answered(pace.scaled(SECONDS)):
                 return self.caller.value
         except Exception:
             if changed := host_touched(self.town, self.caller):

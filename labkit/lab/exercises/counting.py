@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import rootfs, temporary
-from labkit.lab import NotAttempted, NotYet, Verdict
+from labkit.lab import NotAttempted, NotYet, Verdict, pace
 from labkit.process import spawn
 
 #: A program that asks for its parent's PID many times itself, in a child and in a thread, and sends itself a signal.
@@ -129,6 +129,6 @@ def _straced(command: list[str]) -> Counter[str]:
     with temporary.Folder() as folder:
         out = Path(folder, "counts")
         argv = ["strace", "-f", "-qq", "-c", "-U", "name,calls", "-o", str(out), *command]
-        subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20)
+        subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=pace.scaled(20))
         rows = [line.split() for line in out.read_text().splitlines()] if out.exists() else []
     return Counter({row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdigit() and row[0] != "total"})

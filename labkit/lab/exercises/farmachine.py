@@ -20,6 +20,7 @@ from labkit.child import read_message, write_message
 from labkit.errors import ChildDied
 from labkit.kvm import Guest, Machine, NeverHalted, api
 from labkit.kvm.api import KvmRegs, KvmRun, KvmSregs
+from labkit.lab import pace
 from labkit.lab.exercise import Exercise
 from labkit.lab.exercises.hypervisor import SECONDS, Drive, kind_of, loop_is_wrong
 from labkit.lab.verdict import NotYet
@@ -48,7 +49,7 @@ def drive_far(
         with spawn_closed(_listen, name) as theirs, spawn(int) as ours:
             theirs.send(_serve, data_offset, guest, clock)
             value, trouble = _pair(ours.call(_drive, name, function, clock.port if clock else None))
-            if not theirs.answered(SECONDS):
+            if not theirs.answered(pace.scaled(SECONDS)):
                 raise ChildDied("the machine was not let go")
             kept: Drive = theirs.value
         drive = replace(kept, value=kept.value if clock else value, trouble=trouble)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 
 from labkit import host, namespaces, process, procfs, syscalls
 from labkit.errors import LabkitError
+from labkit.lab import pace
 from labkit.lab.verdict import NotYet
 
 _POLL_SECONDS = 0.02
@@ -46,7 +47,7 @@ def lab_host_restored() -> Iterator[str]:
 
 def until(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
     """Whether `condition` becomes true within `seconds`; what it looks at may vanish meanwhile."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + pace.scaled(seconds)
     while True:
         with suppress(OSError, LabkitError):
             if condition():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from labkit import procfs
 from labkit.errors import LabkitError
-from labkit.lab import Exercise, NotYet, Passed, Verdict, servers
+from labkit.lab import Exercise, NotYet, Passed, Verdict, pace, servers
 from labkit.lab.servers import Answer, Server, clients, sockets
 from labkit.process import run_in_child, spawn
 
@@ -183,7 +183,7 @@ def _who_served(request_id: str, three: Mapping[str, Server]) -> dict[str, int]:
 
 
 def _wait_for_line(server: Server, request_id: str) -> int:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + pace.scaled(PATIENCE_SECONDS)
     while True:
         for line in server.read_log().splitlines():
             if request_id in line.split() and (found := _PID.search(line)):

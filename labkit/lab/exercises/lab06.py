@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labkit import host, namespaces, procfs, temporary
 from labkit.constants import CLONE_NEWPID
-from labkit.lab import Exercise, NotYet, Passed, Verdict
+from labkit.lab import Exercise, NotYet, Passed, Verdict, pace
 from labkit.lab.exercises.outside import mounted
 from labkit.lab.exercises.standin import (
     StandIn,
@@ -267,7 +267,7 @@ def _is_an_init(child: Child, fifo: Path, orphan: list[str], orphans: int, code:
         os.write(writer, f"{code}\n".encode())
     finally:
         os.close(writer)
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + pace.scaled(2.0)
     while not child.answered(0.01):
         if time.monotonic() > deadline:
             return NotYet(
@@ -296,7 +296,7 @@ def _returned(child: Child) -> object:
 
 def _open_when_read(child: Child, fifo: Path, seconds: float) -> int | None:
     """Open `fifo` for writing once somebody reads it; None: nobody does, or the function has returned first."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + pace.scaled(seconds)
     while time.monotonic() < deadline:
         with suppress(OSError):  # ENXIO: nobody has it open for reading
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
@@ -307,7 +307,7 @@ def _open_when_read(child: Child, fifo: Path, seconds: float) -> int | None:
 
 def _end_orphans(child: Child, pid_1: int, orphan: list[str], count: int) -> tuple[list[int], list[int]]:
     """End `count` of PID 1's adopted children; see `_settle`. Where there are fewer, wait for those that there are."""
-    deadline = time.monotonic() + 3.0
+    deadline = time.monotonic() + pace.scaled(3.0)
     adopted: list[int] = []
     while len(adopted) <= count and time.monotonic() < deadline and not child.answered(0.01):
         adopted = []
@@ -326,7 +326,7 @@ def _end_orphans(child: Child, pid_1: int, orphan: list[str], count: int) -> tup
 
 def _settle(pid_1: int) -> tuple[list[int], list[int]]:
     """The zombies and the living among PID 1's children, once it has had the time to reap all orphans."""
-    deadline = time.monotonic() + 1.5
+    deadline = time.monotonic() + pace.scaled(1.5)
     zombies: list[int] = []
     left: list[int] = []
     while time.monotonic() < deadline:

@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit import namespaces, procfs, rootfs, syscalls, temporary
 from labkit.constants import CLONE_NEWPID, MS_BIND, MS_REC
-from labkit.lab import Exercise, NotYet, Passed, Verdict
+from labkit.lab import Exercise, NotYet, Passed, Verdict, pace
 from labkit.lab.exercises.devices import DEVICES, furnished, look_into, mknod_refused, wrong_dev, wrong_proc
 from labkit.lab.exercises.newroot import COMMANDS, FOLDERS, NOT_FOUND, chroot_and_execute, missing, size
 from labkit.lab.exercises.oldroot import (
@@ -64,7 +64,7 @@ class Build(Exercise):
         # The folder is the proof: only this shell, with this root, writes these bytes to that place.
         script = f"ls / > /tmp/ls && cat /tmp/in > /tmp/out && sleep 0 && exit {code}"
         with town.spawn(chroot_and_execute, str(root), script, wait=False) as child:
-            ended = child.wait(5)
+            ended = child.wait(pace.scaled(5))
         if ended == NOT_FOUND:
             return NotYet(
                 "`/bin/sh` is there and may be executed, and yet `execve` says that there is no such file.",

@@ -8,7 +8,7 @@ from errno import EBUSY, EINVAL
 from pathlib import Path
 
 from labkit import procfs
-from labkit.lab import Exercise, NotYet, Passed, Verdict, hogs
+from labkit.lab import Exercise, NotYet, Passed, Verdict, hogs, pace
 from labkit.lab.exercises.delegation import NEXT_DOOR, Attempts, try_as
 from labkit.lab.exercises.quarter import (
     Quarter,
@@ -199,16 +199,16 @@ class AwaitOom(Exercise):
             for _ in range(before):
                 _one_more_kill(quarter, name)
             with spawn(await_oom, path, wait=False) as child:
-                if child.answered(1.0):
+                if child.answered(pace.scaled(1.0)):
                     return _too_early(child.value, before)
                 if mistake := _does_not_sleep(child, folder):
                     return mistake
                 _another_event(quarter, name, child)
-                if child.answered(0.5):
+                if child.answered(pace.scaled(0.5)):
                     return _no_kill(child.value, before)
                 _one_more_kill(quarter, name)
                 kills = count(folder, "memory.events", "oom_kill")
-                if not child.answered(10.0):
+                if not child.answered(pace.scaled(10.0)):
                     return NotYet(
                         f"A process of the group was killed, `oom_kill` went from {before} to {kills}, and your "
                         "function still waits.",
@@ -342,7 +342,7 @@ class Cage(Exercise):
         with Quarter(self.draw_name("quarter")) as quarter:
             path, folder = quarter.make(name, ("pids",)), quarter.outside / name
             with spawn(cage, path, most, Bomb(most * 2), wait=False) as child:
-                returned = child.answered(5.0)
+                returned = child.answered(pace.scaled(5.0))
                 refused = returned and until(lambda: count(folder, "pids.events", "max") >= 3, 10.0)
                 outside = [pid for pid in procfs.descendants(child.pid) if not group_of(pid).endswith(name)]
                 caught = child.pid in processes(folder)
@@ -381,7 +381,8 @@ def _not_caged(folder: Path, most: int, returned: bool, caught: bool, outside: i
     limit = read(folder, "pids.max")
     if not returned:
         return NotYet(
-            "Your function had not returned after 5 seconds: the bomb goes off in the very process that called it.",
+            f"Your function had not returned after {pace.scaled(5):.3g} seconds: the bomb goes off in the very process "
+            "that called it.",
             "`bomb()` never returns. Who could call it instead? (`os.fork()`)",
         )
     if caught:

@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit import namespaces, procfs, rootfs, syscalls, temporary
 from labkit.constants import CLONE_NEWNET
-from labkit.lab import Exercise, NotYet, Passed, Verdict
+from labkit.lab import Exercise, NotYet, Passed, Verdict, pace
 from labkit.lab.exercises import hostname
 from labkit.lab.exercises.boxes import (
     KINDS,
@@ -179,9 +179,9 @@ class Run(Exercise):
         code = self.draw_number(3, 99)
         for command, wanted in ((["/bin/sh", "-c", f"exit {code}"], code), (["/bin/none-such"], 127)):
             with town.spawn(run, command, _image(), wait=False) as caller:
-                if not caller.answered(8):
+                if not caller.answered(pace.scaled(8)):
                     return NotYet(
-                        f"The box of `{' '.join(command)}` has not ended after 8 seconds.",
+                        f"The box of `{' '.join(command)}` has not ended after {pace.scaled(8):.3g} seconds.",
                         "Which process still waits, and for whom?",
                     )
                 if caller.value != wanted:
@@ -336,7 +336,7 @@ class Pod(Exercise):
             os.kill(first, signal.SIGKILL)
             os.kill(second, signal.SIGTERM)  # PID 1 does not mind
             os.kill(second, signal.SIGKILL)
-            if not caller.answered(8):
+            if not caller.answered(pace.scaled(8)):
                 return NotYet(
                     "Both programs have ended, and your function has not returned.",
                     "Whom does it wait for? For each child that it has forked, once.",
@@ -369,7 +369,7 @@ class Pod(Exercise):
                     return NotYet("A shell in a box did not come to its second line.", "Is it stopped, or waiting?")
                 os.kill(pid, number)
             wanted = [base + number for base, number in zip(bases, numbers, strict=True)]
-            if not caller.answered(8) or caller.value != wanted:
+            if not caller.answered(pace.scaled(8)) or caller.value != wanted:
                 return NotYet(
                     f"Two programs ended with {wanted[0]} and {wanted[1]}; your function returned {caller.value!r}.",
                     "A list of both exit codes is asked for, in the order of the commands, as `run` gives them.",

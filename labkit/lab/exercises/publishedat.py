@@ -16,7 +16,7 @@ from urllib.parse import SplitResult
 
 from labkit import namespaces, procfs, rootfs, temporary
 from labkit.container.container import Container
-from labkit.lab import NotYet, Passed, Verdict
+from labkit.lab import NotYet, Passed, Verdict, pace
 from labkit.lab.exercises.desk import Desk, held
 from labkit.lab.exercises.published import listening, not_published
 from labkit.network import Network
@@ -59,10 +59,10 @@ def parts_of(url: object) -> SplitResult | NotYet:
 def fetch(url: str, alive: Callable[[], bool] = lambda: True) -> str:
     """The page at `url`, or the name of the error; a server that has only begun to start has its moment."""
     error = ""
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + pace.scaled(2.0)
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(url, timeout=2.0) as answer:
+            with urllib.request.urlopen(url, timeout=pace.scaled(2.0)) as answer:
                 return str(answer.read(_PAGE_BYTES).decode("utf-8", "replace"))
         except urllib.error.HTTPError as failed:
             return f"HTTP {failed.code}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from labkit import cgroups, procfs
-from labkit.lab import hogs
+from labkit.lab import hogs, pace
 from labkit.process import Child
 
 MOUNT = "/sys/fs/cgroup"
@@ -88,7 +88,7 @@ def group_of(pid: int) -> str:
 
 def until(condition: Callable[[], Any], seconds: float, fd: int | None = None) -> bool:
     """Whether `condition` comes true within `seconds`; a descriptor that wakes us up earlier may be given."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + pace.scaled(seconds)
     poll = select.poll()
     if fd is not None:
         poll.register(fd, select.POLLIN)
@@ -110,4 +110,4 @@ def use_memory(child: Child, mib: int) -> int:
     with suppress(Exception):
         child.call(hogs.write_to, mib)
         return 0
-    return child.wait(10)
+    return child.wait(pace.scaled(10))

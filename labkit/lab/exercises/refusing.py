@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 from labkit import procfs
-from labkit.lab import NotYet
+from labkit.lab import NotYet, pace
 from labkit.lab.exercises.outside import Ear
 from labkit.process import Child
 
@@ -35,7 +35,7 @@ def report_of(child: Child, command: list[str], ear: Ear, seconds: float) -> dic
 
     It counts only where that very process has told it, with the program and the filter on it at that moment.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + pace.scaled(seconds)
     while time.monotonic() < deadline:
         gone = child.answered(0.02)
         with suppress(TimeoutError):
@@ -44,7 +44,8 @@ def report_of(child: Child, command: list[str], ear: Ear, seconds: float) -> dic
             return _believed(child, command, *said)
         if gone:
             return None
-    return NotYet("The command had not ended after 15 seconds.", "Does it run at all, or wait?")
+    late = f"The command had not ended after {pace.scaled(seconds):.3g} seconds."
+    return NotYet(late, "Does it run at all, or wait?")
 
 
 def _believed(child: Child, command: list[str], words: bytes, by: int) -> dict[str, int] | NotYet:

@@ -20,6 +20,7 @@ from labkit import namespaces, procfs
 from labkit.child import read_message, write_message
 from labkit.constants import CLONE_NEWNS, CLONE_NEWPID, MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
 from labkit.errors import Unsupported
+from labkit.lab import pace
 from labkit.process import Child, run_in_child, spawn, spawn_closed
 from labkit.procfs import Mount
 from labkit.syscalls import mount, unshare
@@ -106,8 +107,8 @@ def find_command(child: Child, command: list[str], seconds: float) -> int | None
     None: there is none after `seconds`, or the function given to `spawn` has returned and there is none. Raises what
     that function raised.
     """
-    deadline = time.monotonic() + seconds
-    done, grace = False, 0.3
+    deadline = time.monotonic() + pace.scaled(seconds)
+    done, grace = False, pace.scaled(0.3)
     while time.monotonic() < deadline:
         for pid in (child.pid, *_descendants(child.pid)):
             with suppress(ProcessLookupError):

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from labkit import namespaces, procfs, syscalls
 from labkit.constants import CLONE_NEWNET
+from labkit.lab import pace
 from labkit.lab.views import network_map
 from labkit.network import nftables
 from labkit.process import Child, run_in_child, spawn, spawn_closed
@@ -98,8 +99,8 @@ _sockets: dict[str, socket.socket] = {}  # in a child, from one call to the next
 def reach(client: Place, server: Place, address: str) -> tuple[bool, str]:
     """Whether a connection from `client` to `address` arrives at `server`; and as whose, or which error there was."""
     token = os.urandom(8)
-    server.call(_listen)
-    error = client.call(_connect, address)
+    server.call(_listen, pace.scaled(CONNECT_SECONDS))
+    error = client.call(_connect, address, pace.scaled(CONNECT_SECONDS))
     if error:
         return False, error
     peer = server.call(_greet, token)
@@ -110,21 +111,21 @@ def reach(client: Place, server: Place, address: str) -> tuple[bool, str]:
 
 def arrives(client: Place, server: Place, address: str) -> str | None:
     """The address that a lone packet (UDP) from `client` arrives with at `server`, though no answer may come back."""
-    server.call(_listen_udp)
+    server.call(_listen_udp, pace.scaled(WAIT_SECONDS))
     client.call(_send_udp, address)
     return server.call(_receive_udp)
 
 
-def _listen() -> None:
+def _listen(seconds: float) -> None:
     _forget("listener")
     _sockets["listener"] = socket.create_server(("0.0.0.0", PORT))
-    _sockets["listener"].settimeout(CONNECT_SECONDS)
+    _sockets["listener"].settimeout(seconds)
 
 
-def _connect(address: str) -> str:
+def _connect(address: str, seconds: float) -> str:
     _forget("connection")
     try:
-        _sockets["connection"] = socket.create_connection((address, PORT), timeout=CONNECT_SECONDS)
+        _sockets["connection"] = socket.create_connection((address, PORT), timeout=seconds)
     except OSError as error:
         return "timeout" if isinstance(error, TimeoutError) else os.strerror(error.errno or 0)
     return ""
@@ -147,11 +148,11 @@ def _read() -> bytes:
         return b""
 
 
-def _listen_udp() -> None:
+def _listen_udp(seconds: float) -> None:
     _forget("udp")
     _sockets["udp"] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     _sockets["udp"].bind(("0.0.0.0", PORT))
-    _sockets["udp"].settimeout(WAIT_SECONDS)
+    _sockets["udp"].settimeout(seconds)
 
 
 def _send_udp(address: str) -> None:

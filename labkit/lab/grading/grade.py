@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from labkit.errors import LabkitError
+from labkit.lab import pace
 from labkit.lab.grading import room
 from labkit.lab.grading.collect import Found
 from labkit.lab.grading.rebuilt import rebuild
@@ -107,7 +108,7 @@ def _in_a_room(one: Posed, answer: str, asked: Asked) -> list[Judged]:
     ended = room.run(
         room.python("labkit.lab.grading.judge"),
         stdin=json.dumps(task).encode(),
-        allowance=Allowance(wall_seconds=asked.seconds),
+        allowance=Allowance(wall_seconds=asked.seconds * pace.measure()),
     )
     if ended.trouble:
         return [Judged("not yet", f"Grading this answer was ended: {ended.trouble}.", _ENDED)]
