@@ -6,6 +6,7 @@ raises its soft limit to the hard one at its start, the caller when it comes nea
 the caller had at first. getrlimit(2).
 """
 
+import errno
 import resource
 
 from labkit.errors import LabkitError
@@ -43,8 +44,19 @@ def make_room(fd: int, reserve: int = RESERVE) -> None:
     if fd < soft - reserve:
         return
     if fd >= hard - reserve:
-        raise LabkitError(
-            f"nearly all of the {hard} descriptors that a process may open here are in use (ulimit -Hn), and each "
-            "running container or child takes some: end those that are no longer needed"
-        )
+        raise LabkitError(_used_up(hard))
     raise_limit()
+
+
+def explained(error: OSError) -> Exception:
+    """The error to raise for `error`: where no descriptor was left, one that says what to do."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return LabkitError(_used_up(resource.getrlimit(RLIMIT_NOFILE)[1]))
+    return error
+
+
+def _used_up(hard: int) -> str:
+    return (
+        f"nearly all of the {hard} descriptors that a process may open here are in use (ulimit -Hn), and each "
+        "running container or child takes some: end those that are no longer needed"
+    )

@@ -11,7 +11,8 @@ import socket
 import threading
 from typing import Self
 
-from labkit import syscalls
+from labkit import interrupts, syscalls
+from labkit.errors import LabkitError
 from labkit.host import Started
 from labkit.output import Exit, readable
 
@@ -25,6 +26,7 @@ class Held:
         self.pid = started.pid  #: as the calling process sees it
         self.pidfd = started.pidfd
         self.exit: Exit | None = None
+        self.lost = False  #: whether the lab host ended first
         self._reply: socket.socket = started.reply
         self._using = threading.Lock()  # held while the descriptors are used for a moment, or closed
         self._waiting = threading.RLock()  # held by whoever waits for its end
@@ -43,25 +45,35 @@ class Held:
                     syscalls.pidfd_send_signal(self.pidfd, number)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; return its exit code, or 128 + n where signal n killed it. `TimeoutError`: not yet."""
+        """Wait for its end; return its exit code, or 128 + n where signal n killed it. `TimeoutError`: not yet.
+
+        `LabkitError`: the lab host has ended, and it with that; how it would have ended nobody knows.
+        """
+        self._collect(timeout)
+        assert self.exit
+        if self.lost:
+            raise LabkitError(f"the lab host has ended, and the {self.what} {self.pid} with it")
+        return self.exit.code
+
+    def _collect(self, timeout: float | None) -> None:
         if not self._waiting.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError(self._not_yet(timeout))
         try:
             if self.exit is None:
                 if not self._ends_within(timeout):
                     raise TimeoutError(self._not_yet(timeout))
-                end = Exit.receive(self._reply)
-                with self._using:
-                    self.exit = end
+                with interrupts.Deferred(), self._using:
+                    end = Exit.receive(self._reply)
+                    self.lost = end is None
+                    self.exit = end or Exit(signals.SIGKILL)
                     self._let_go()
-            return self.exit.code
         finally:
             self._waiting.release()
 
     def kill(self) -> None:
         """Kill it, with all that ends with it, and wait for its end. Twice is as good as once."""
         self.signal(signals.SIGKILL)
-        self.wait()
+        self._collect(None)
 
     def _ends_within(self, timeout: float | None) -> bool:
         return readable(self._reply.fileno(), timeout)

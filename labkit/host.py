@@ -8,6 +8,7 @@ so ending that is a complete clean-up.
 """
 
 import atexit
+import contextlib
 import errno
 import marshal
 import os
@@ -18,13 +19,17 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit import descriptors, hostgroup, idmap, messages, procfs, sealed, syscalls, zygote
+from labkit import descriptors, hostgroup, idmap, interrupts, messages, procfs, sealed, syscalls, zygote
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 
+ANSWER_SECONDS = 120.0  #: within which the zygote answers a request, however busy the machine is
+END_SECONDS = 10.0  #: within which each of the lab host's two processes ends
+_LOOK_SECONDS = 1.0
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
 
 
@@ -34,10 +39,28 @@ class LabHost:
     def __init__(self) -> None:
         """Start one. `Unsupported`: this machine does not let this user make the namespaces."""
         self.owner = os.getpid()
-        python_fd = sealed.python()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sending = threading.Lock()
-        with theirs:
+        try:
+            self._begin()
+        except OSError as error:  # no descriptor, no process, no memory left
+            raise LabkitError(f"the lab host could not be started: {error}") from None
+        try:
+            self._agree()
+        except BaseException:
+            self._control.close()
+            self._process.kill()  # nothing happens where it has been waited for
+            self._process.communicate()
+            raise
+
+    def _begin(self) -> None:
+        """Begin its first process, and send that what it needs."""
+        with contextlib.ExitStack() as undo:
+            python_fd = sealed.python()
+            undo.callback(os.close, python_fd)
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(theirs.close)
+            broken = undo.enter_context(contextlib.ExitStack())
+            broken.callback(self._control.close)
             # -I -S -E: nothing of the environment decides what this process imports; paths follow in a message.
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-E", "-c", _PROGRAM, _import_root(), str(theirs.fileno())],
@@ -48,9 +71,12 @@ class LabHost:
                 cwd="/",
                 executable=f"/proc/{self.owner}/fd/{python_fd}",
             )
-        os.close(python_fd)
+            broken.pop_all()
         with suppress(BrokenPipeError):
             self._control.send(marshal.dumps((absolute_import_path(), descriptors.limit())))
+
+    def _agree(self) -> None:
+        """Hear whether it could make its namespaces, and who it is."""
         kind, *rest = self._hear()
         if kind == "map":
             self._map_ids()
@@ -59,21 +85,28 @@ class LabHost:
             _, stderr = self._process.communicate()
             last = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise LabkitError(f"the lab host could not be started: {last[0]}")
-        assert self._process.stderr
-        self._process.stderr.close()
         if kind != "ready":
-            self._process.wait()
-            self._control.close()
             _, text, notes = rest
             raise Unsupported(f"this machine does not let you make a lab host ({text})", " ".join(notes) or _DOCTOR)
+        assert self._process.stderr
+        self._process.stderr.close()
         self.pid: int = rest[0]
+        self._zygote_pid = self.pid
+        try:
+            self._zygote = syscalls.pidfd_open(self.pid)
+        except ProcessLookupError:
+            raise LabkitError("the lab host was killed while it started; run the cell again") from None
         self.group: str = rest[1]  #: the folder of its control group as we see it; empty where it has none
         self.without_group: tuple[str, str] = rest[2]  #: why it has none, and what to do, as `Unsupported` has them
         self.keeper_pid = self._process.pid
 
     def _hear(self) -> tuple[Any, ...]:
         """What it says while it starts; `("",)` where it has ended."""
-        said = self._control.recv(zygote.REQUEST_BYTES)
+        try:
+            with interrupts.allowed():
+                said = self._control.recv(zygote.REQUEST_BYTES)
+        except ConnectionResetError:
+            said = b""
         return marshal.loads(said) if said else ("",)
 
     def _map_ids(self) -> None:
@@ -83,22 +116,22 @@ class LabHost:
             else:
                 idmap.write_for_user(self._process.pid)
         except OSError as error:
-            self._control.close()
-            self._process.communicate()
             notes = getattr(error, "__notes__", [])
             raise Unsupported(f"your ids cannot be mapped ({error.strerror})", " ".join(notes) or _DOCTOR) from None
         self._control.send(b"mapped")
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
-        return self._process.poll() is None
+        """Whether it still runs. Without its zygote it does not: what is left is being cleared away."""
+        with self._sending:
+            return self._zygote >= 0 and not _ended(self._zygote, 0) and self._process.poll() is None
 
     def request(self, start: str, argument: Any, fds: list[int]) -> "Started":
         """Have the zygote call `start`, a "module:function" that forks, with `argument` and copies of `fds`.
 
         `argument` is made of plain values (what marshal takes). Raises `ChildNotStarted` where `start` raised. Several
-        threads may do so at once: each has a reply socket of its own, and a request is one message.
+        threads may do so at once: each has a reply socket of its own, and a request is one message. The caller keeps
+        what is returned, within an `interrupts.Deferred` if it is to survive one.
         """
         reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -119,25 +152,68 @@ class LabHost:
                     if error.errno == errno.EBADF and self._control.fileno() < 0:
                         raise LabkitError(_ENDED) from None
                     raise
+            with interrupts.allowed():
+                self._wait_for(reply)
             data, received = messages.receive(reply, 65536, 2)
             if data[:1] == b"P":
                 return Started(struct.unpack("=i", data[1:])[0], received[0], reply, received[1:])
             if data[:1] == b"F":
                 raise ChildNotStarted(*marshal.loads(data[1:]))
-            raise LabkitError(_ENDED)
+            raise LabkitError(_ENDED if self._is_ending() else _NOT_TAKEN)
         except BaseException:
             reply.close()  # should a child have been started meanwhile, this ends it
             raise
 
-    def end(self) -> None:
-        """End it and all that runs, is mounted or linked in it; returns when nothing is left."""
+    def _is_ending(self) -> bool:
+        """Whether the zygote, which has closed a socket, is about to end."""
         with self._sending:
-            self._control.close()
+            return self._zygote < 0 or _ended(self._zygote, 1.0)
+
+    def _wait_for(self, reply: socket.socket) -> None:
+        """Wait until the zygote answers. `LabkitError`: it is stopped, or takes longer than any start does."""
+        poll = select.poll()
+        poll.register(reply.fileno(), select.POLLIN)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not poll.poll(_LOOK_SECONDS * 1000):
+            if _state(self._zygote_pid) == "T":
+                pid = self._zygote_pid
+                raise LabkitError(f"the lab host is stopped: kill -CONT {pid} lets it go on, ./lab reset ends it")
+            if time.monotonic() > deadline:
+                raise LabkitError(f"the lab host has not answered for {ANSWER_SECONDS:.0f} s; ./lab reset ends it")
+
+    def end(self) -> None:
+        """End it and all that runs, is mounted or linked in it; returns when nothing is left.
+
+        `LabkitError`: something of it could not be ended.
+        """
+        with self._sending:
+            self._control.close()  # which tells the zygote to end
+            zygote_fd, self._zygote = self._zygote, -1
+        if zygote_fd < 0:
+            return
         try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            deadline = time.monotonic() + END_SECONDS
+            while not _ended(zygote_fd, 0.05):
+                # Stopped, it hears nothing. Killed, it leaves the rest to its keeper.
+                if _state(self._zygote_pid) == "T" or time.monotonic() > deadline:
+                    with suppress(ProcessLookupError, PermissionError):
+                        syscalls.pidfd_send_signal(zygote_fd, signal.SIGKILL)
+                    break
+            self._wait_for_keeper(time.monotonic() + END_SECONDS)
+        finally:
+            os.close(zygote_fd)
+
+    def _wait_for_keeper(self, deadline: float) -> None:
+        while True:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.keeper_pid, signal.SIGCONT)  # it may have been stopped
+            try:
+                self._process.wait(timeout=0.5)
+                return
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > deadline:
+                    look = f"look at it with: ps -p {self.keeper_pid} -o stat,wchan"
+                    raise LabkitError(f"the lab host did not end within {END_SECONDS:.0f} s; {look}") from None
 
 
 class Started:
@@ -148,9 +224,30 @@ class Started:
     def __init__(self, pid: int, pidfd: int, reply: socket.socket, descriptors: list[int]) -> None:
         self.pid, self.pidfd, self.reply, self.descriptors = pid, pidfd, reply, descriptors
 
+    def close(self) -> None:
+        """Give it up: the zygote kills it."""
+        self.reply.close()
+        for fd in (self.pidfd, *self.descriptors):
+            os.close(fd)
+
+
+def _ended(pidfd: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
+def _state(pid: int) -> str:
+    """The state of a process, a letter; empty where it is gone. proc_pid_stat(5)"""
+    try:
+        return procfs.stat(pid)[2]
+    except (OSError, ProcessLookupError):
+        return ""
+
 
 _DOCTOR = "`./lab doctor` says what is missing and how to mend it"
 _ENDED = "the lab host has ended, and what ran in it with it; run the cell again to start a new one"
+_NOT_TAKEN = "the lab host has no descriptor left to start anything with: end something that runs on it, then try again"
 _current: LabHost | None = None
 _maps: tuple[idmap.IdMap, idmap.IdMap] | None = None
 _lock = threading.Lock()

@@ -37,11 +37,14 @@ class Exit:
         self.peak_memory_kib = peak_memory_kib
 
     @classmethod
-    def receive(cls, reply: socket.socket) -> "Exit":
-        """Read it from a reply socket; `ChildDied` where the zygote died with the child."""
-        message = reply.recv(zygote.EXIT.size)
+    def receive(cls, reply: socket.socket) -> "Exit | None":
+        """Read it from a reply socket; None where the lab host has ended, and nobody is there to tell."""
+        try:
+            message = reply.recv(zygote.EXIT.size)
+        except ConnectionResetError:
+            message = b""
         if not message:
-            return cls(signals.SIGKILL)  # the lab host was ended, and killed it
+            return None
         _, status, cpu_usec, peak_memory_kib = zygote.EXIT.unpack(message)
         return cls(status, cpu_usec, peak_memory_kib)
 

@@ -21,8 +21,8 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 import cloudpickle
 
 from labkit import child as remote
-from labkit import host
-from labkit.errors import ChildDied
+from labkit import descriptors, host, interrupts
+from labkit.errors import ChildDied, LabkitError
 from labkit.held import Held
 from labkit.output import Output, readable
 
@@ -81,6 +81,13 @@ class Child(Held):
     """
 
     def __init__(self, *, closed: bool = False) -> None:
+        with interrupts.Deferred():
+            try:
+                self._begin(closed)
+            except OSError as error:
+                raise descriptors.explained(error) from None
+
+    def _begin(self, closed: bool) -> None:
         calls, their_calls = socket.socketpair()
         self._calls = calls
         self.output = Output()
@@ -93,7 +100,7 @@ class Child(Held):
             calls.close()
             self.output.close()
             raise
-        super().__init__(started)
+        Held.__init__(self, started)
         self.value: Any = None  #: what the function given to `spawn` returned
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -163,6 +170,8 @@ class Child(Held):
             self.wait(timeout=1)
         except TimeoutError:
             return "is no longer running our code"
+        except LabkitError:
+            return "has ended with the lab host"
         assert self.exit
         return str(self.exit)
 

@@ -45,6 +45,13 @@ class CallFailed(OSError):
             self.add_note(note)
 
 
+class DiedBeforeExecve(Exception):
+    """The child of a program was killed before it had come to its execve; the text says how it ended."""
+
+
+_NOT_MADE = -(1 << 62)  # where a call's result will be: no call returns this
+
+
 class Program:
     """A list of system calls. Write it with `call`, then `spawn` it, or `perform` it in the calling process."""
 
@@ -112,6 +119,8 @@ class Program:
             if value.word >= 0:
                 struct.pack_into("=q", memory, value.word * 8, number)
         struct.pack_into("=Q", memory, 0, 0)
+        if last := self._last_before_execve():
+            struct.pack_into("=q", memory, last.result.word * 8, _NOT_MADE)
         machine_loop = loop.machine_loop()
         flags |= c.CLONE_CLEAR_SIGHAND
         if asleep:
@@ -135,11 +144,24 @@ class Program:
             self._memory, self._base = layout.lay_out(self.calls)
 
     def check(self, pid: int, pidfd: int) -> None:
-        """Raise `failure`, if there was one, once the child has been waited for."""
-        if failed := self.failure():
+        """Raise `failure`, if there was one, or `DiedBeforeExecve`, once the child has been waited for."""
+        failed = self.failure()
+        if failed or not self.came_to_execve():
             os.close(pidfd)
-            os.waitpid(pid, 0)
-            raise failed
+            _, status = os.waitpid(pid, 0)
+            raise failed or DiedBeforeExecve(how_it_ended(status))
+
+    def came_to_execve(self) -> bool:
+        """Whether the last run has made every call before its execve. An end of file alone does not tell.
+
+        A child that is killed between those two calls counts as one that has executed its command, and was killed.
+        """
+        last = self._last_before_execve()
+        return last is None or self._result(last) != _NOT_MADE
+
+    def _last_before_execve(self) -> Call | None:
+        first = next((at for at, call in enumerate(self.calls) if call.name == "execve"), 0)
+        return self.calls[first - 1] if first else None
 
     def failure(self) -> CallFailed | None:
         """The call that failed in the last run, if one did."""
@@ -175,6 +197,12 @@ class Program:
     def _result(self, call: Call) -> int:
         assert self._memory
         return int(struct.unpack_from("=q", self._memory, call.result.word * 8)[0])
+
+
+def how_it_ended(status: int) -> str:
+    """The status of wait(2) in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"it was killed by signal {-code}" if code < 0 else f"it ended with exit code {code}"
 
 
 def _invoke(memory: mmap.mmap, record: int) -> int:

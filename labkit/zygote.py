@@ -159,7 +159,12 @@ class Zygote:
         return True
 
     def _request(self) -> bool:
-        data, fds = messages.receive(self.control, REQUEST_BYTES, REQUEST_DESCRIPTORS)
+        try:
+            data, fds = messages.receive(self.control, REQUEST_BYTES, REQUEST_DESCRIPTORS)
+        except ConnectionResetError:
+            return False
+        except OSError:
+            return True  # no descriptor left: that request is lost, and its caller sees its reply socket closed
         if not data:
             return False
         reply_fd, *rest = fds
@@ -192,7 +197,7 @@ class Zygote:
         return True
 
     def _reap(self) -> None:
-        with suppress(ChildProcessError):
+        with suppress(OSError):  # ECHILD: there are none
             while True:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
                 if not pid:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from labkit import cgroups, namespaces
+from labkit import cgroups, interrupts, namespaces
 from labkit import constants as c
 from labkit.cgroups import Cgroup
 from labkit.cgroups.limits import Limits
@@ -17,6 +17,7 @@ from labkit.container.failure import most_telling, start_error
 from labkit.container.running import Running
 from labkit.container.state import State
 from labkit.container.steps import EXECUTING
+from labkit.descriptors import explained
 from labkit.errors import ChildNotStarted, LabkitError
 from labkit.overlay import Overlay
 from labkit.overlay import checks as overlay_checks
@@ -46,6 +47,13 @@ class Container(Running):
 
         Raises a `StartError` where that fails; nothing is left then.
         """
+        with interrupts.Deferred():
+            try:
+                self._make(config, capture, stdin, create)
+            except OSError as error:
+                raise explained(error) from None
+
+    def _make(self, config: Config, capture: bool | int, stdin: int | bytes | None, create: bool) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.config = config
         self._start: int | None = None
@@ -68,7 +76,7 @@ class Container(Running):
                 if isinstance(config.root, Overlay) and config.root.upper is not None:
                     self._upper = overlay_checks.hold(config.root.upper)
                 request = "labkit.container.launch:start"
-                super().__init__(config, request, message, descriptors, capture=capture, stdin=stdin)
+                Running.__init__(self, config, request, message, descriptors, capture=capture, stdin=stdin)
         except BaseException:
             self._close_start()
             self._close_upper()
@@ -88,7 +96,8 @@ class Container(Running):
         """Have a created container execute its command. `StartError`: it cannot, and the container has ended."""
         if not self.state.can_start or self._start is None:
             raise LabkitError(f"a container that is {self.state} cannot be started; only one that was created can")
-        os.write(self._start, b"s")
+        with contextlib.suppress(BrokenPipeError):  # it was killed at this moment, which the status tells
+            os.write(self._start, b"s")
         self._close_start()
         (status,) = self._descriptors
         said = b""

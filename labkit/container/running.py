@@ -6,10 +6,10 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from labkit import host, messages
+from labkit import host, interrupts, messages
 from labkit.container.config import Process
 from labkit.container.failure import start_error
-from labkit.errors import ChildNotStarted
+from labkit.errors import ChildNotStarted, LabkitError
 from labkit.held import Held
 from labkit.output import Output
 
@@ -47,17 +47,26 @@ class Running(Held):
         self.process = process
         self.output = Output(keep=capture)
         self.terminal: int | None = None
+        with interrupts.Deferred():
+            self._begin(request, message, descriptors, stdin)
+
+    def _begin(
+        self, request: str, message: dict[str, object], descriptors: dict[str, int], stdin: int | bytes | None
+    ) -> None:
+        started: host.Started | None = None
         try:
             with contextlib.ExitStack() as stack:
                 given = descriptors | stack.enter_context(self._ends(stdin))
                 started = host.current().request(request, (message, tuple(given)), list(given.values()))
         except ChildNotStarted as error:
             self._give_back()
-            raise start_error(process, error) from None
+            raise start_error(self.process, error) from None
         except BaseException:
+            if started:
+                started.close()
             self._give_back()
             raise
-        super().__init__(started)
+        Held.__init__(self, started)
         self._descriptors = started.descriptors
 
     @contextlib.contextmanager
@@ -81,7 +90,10 @@ class Running(Held):
             with ours, theirs:
                 given["console"] = theirs.fileno()
                 yield given
-                _, fds = messages.receive(ours, 1, 1, socket.MSG_DONTWAIT)
+                try:
+                    _, fds = messages.receive(ours, 1, 1, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    raise LabkitError("the process ended before it had opened its terminal") from None
                 self.terminal = fds[0]
                 self.output.follow_terminal(os.dup(self.terminal))
 

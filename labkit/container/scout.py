@@ -6,7 +6,7 @@ import os
 from labkit import constants as c
 from labkit import syscalls
 from labkit.container import steps
-from labkit.program import Program
+from labkit.program import DiedBeforeExecve, Program, how_it_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,15 +41,23 @@ class Scout:
         """As `Program.clone`. `OSError`: one of the namespaces cannot be joined."""
         self.program.lay_out()  # here, so that the zygote sees in it what becomes of the child
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        scout = os.fork()
+        try:
+            scout = os.fork()
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            raise
         if scout == 0:
             self._go(writer, flags, parameters, cgroup_fd, asleep)
         os.close(writer)
         try:
-            pid, number, text, notes = marshal.loads(os.read(reader, 65536))
+            said = os.read(reader, 65536)
         finally:
             os.close(reader)
-            os.waitpid(scout, 0)
+            _, status = os.waitpid(scout, 0)
+        if not said:
+            raise DiedBeforeExecve(how_it_ended(status))
+        pid, number, text, notes = marshal.loads(said)
         if pid:
             return pid, syscalls.pidfd_open(pid)
         error = OSError(number, text)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from labkit import constants as c
 from labkit import idmap, messages, syscalls
 from labkit.container.steps import Written
+from labkit.program import DiedBeforeExecve, how_it_ended
 from labkit.zygote import Started
 
 TYPE_CHECKING = False
@@ -55,12 +56,16 @@ class Waiting:
             created = os.read(self.status, 1) == b"c"
             if failed := self.written.program.failure():
                 raise failed
-        except BaseException:
+            if not created and not self.written.program.came_to_execve():
+                raise DiedBeforeExecve
+        except BaseException as error:
             os.close(self.status)
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            _, status = os.waitpid(self.pid, 0)
             os.close(self.pidfd)
+            if isinstance(error, DiedBeforeExecve):
+                raise DiedBeforeExecve(how_it_ended(status)) from None
             raise
         finally:
             self.sync.close()

@@ -53,6 +53,10 @@ class Network:
         self._lab_host = host.current()
         self._child: process.Child | None = None
         try:
+            self._names = Names()
+        except OSError as error:
+            raise LabkitError(f"the network {name!r} has no place for its hosts file: {error}") from None
+        try:
             used = self._call(netlink.used_subnets)
             if asked:
                 addresses.refuse_overlap(asked, used)
@@ -66,9 +70,9 @@ class Network:
             if not isinstance(error, Exception):  # interrupted, and so not undone by `netlink.make` itself
                 with contextlib.suppress(LabkitError):
                     self._call(netlink.remove, self.bridge, False)
+            self._names.close()
             self._end_child()
             raise
-        self._names = Names()
 
     def endpoint(self, name: str, address: str | None = None, publish: Publish | None = None) -> "Endpoint":
         """Plug in a new endpoint, ready to be joined; the lowest free `address`, if none is given.

@@ -19,13 +19,18 @@ class Names:
     """The files of one network, in a folder of their own that goes with it."""
 
     def __init__(self) -> None:
+        """Write them. `OSError` (ENOSPC, say): they cannot be, and nothing is left."""
         self._folder = temporary.Folder()
         self.hosts = os.path.join(self._folder.name, "hosts")
         self.resolv_conf = os.path.join(self._folder.name, "resolv.conf")
-        for path, text in ((self.hosts, _ALWAYS), (self.resolv_conf, _RESOLV_CONF)):
-            with open(path, "w") as file:
-                file.write(text)
-            os.chmod(path, 0o644)  # whoever the container's program runs as reads them, whatever the umask
+        try:
+            for path, text in ((self.hosts, _ALWAYS), (self.resolv_conf, _RESOLV_CONF)):
+                with open(path, "w") as file:
+                    file.write(text)
+                os.chmod(path, 0o644)  # whoever the container's program runs as reads them, whatever the umask
+        except OSError:
+            self._folder.cleanup()
+            raise
 
     @property
     def files(self) -> dict[str, str]:

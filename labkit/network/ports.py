@@ -13,7 +13,7 @@ from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from labkit import host
+from labkit import host, interrupts
 from labkit.errors import InvalidConfig, LabkitError
 from labkit.network.addresses import checked_port
 
@@ -110,7 +110,8 @@ class Relays:
                 some = pairs[first : first + _PORTS_PER_RELAY]
                 targets = [(address, published.port) for _, published in some]
                 descriptors = [sock.fileno() for sock, _ in some]
-                self._started.append(host.current().request("labkit.network.relay:start", targets, descriptors))
+                with interrupts.Deferred():
+                    self._started.append(host.current().request("labkit.network.relay:start", targets, descriptors))
         finally:
             listeners.close()
 

@@ -18,10 +18,12 @@ import errno
 import os
 import resource
 import select
+import signal
 import socket
 import struct
 import traceback
 
+from labkit import constants as c
 from labkit import syscalls
 from labkit.zygote import Started, plain_signals_in_child
 
@@ -36,10 +38,14 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 def start(argument: "Any", fds: list[int]) -> Started:
     """Fork a relay that accepts on `fds`; `argument` has for each the (address, port) to connect to. In the zygote."""
+    zygote_pid = os.getpid()
     pid = os.fork()
     if pid:
         return Started(pid, os.pidfd_open(pid), leaves_orphans=False)
     try:
+        syscalls.prctl(c.PR_SET_PDEATHSIG, signal.SIGKILL)  # else it would listen for ever, were all its guards killed
+        if os.getppid() != zygote_pid:
+            os._exit(1)
         plain_signals_in_child()
         os.setsid()
         # First above all numbers in use, then down to 3, 4, ...: dup2 must not close what is still needed.

@@ -1,0 +1,252 @@
+"""Whatever is killed, stopped, full or interrupted, at whatever moment: a plain error, and nothing is left or lost."""
+
+import contextlib
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit import container, host, output, paths, procfs
+from labkit.errors import LabkitError, StartError
+from labkit.network import Network
+from labkit.process import run_in_child, spawn
+from labkit.program import Program
+from tests.kernel.conftest import descriptors
+
+
+def ends(pid: int) -> int:
+    """A descriptor that becomes readable when that process ends."""
+    return os.pidfd_open(pid)
+
+
+@contextlib.contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+# --- the lab host is killed or stopped --------------------------------------------------------------------------------
+
+
+def test_the_cell_can_be_run_again_at_once() -> None:
+    for _ in range(10):
+        before = host.pid()
+        os.kill(before, signal.SIGKILL)
+        with contextlib.suppress(LabkitError):  # it may be killed while it is asked
+            run_in_child(os.getpid)
+        assert run_in_child(os.getppid) == host.pid() != before
+
+
+def test_what_ran_on_a_host_that_was_killed_says_so(busybox: Path) -> None:
+    with container.start(["sleep", "1000"]) as box, spawn(os.getpid) as child:
+        os.kill(host.pid(), signal.SIGKILL)
+        for one, what in ((box, "container"), (child, "process")):
+            with pytest.raises(LabkitError, match=f"the lab host has ended, and the {what} {one.pid} with it"):
+                one.wait(timeout=10)
+            assert not one.alive
+
+
+def test_a_start_on_a_stopped_host_is_refused_and_not_waited_for() -> None:
+    pid = host.pid()
+    with stopped(pid), pytest.raises(LabkitError, match=f"the lab host is stopped: kill -CONT {pid}"):
+        run_in_child(os.getpid)
+    assert run_in_child(os.getppid) == pid
+
+
+@pytest.mark.parametrize("which", ["zygote", "keeper", "both"])
+def test_a_stopped_host_can_be_reset(which: str) -> None:
+    with spawn(os.getpid) as child:
+        pids = {"zygote": host.pid(), "keeper": host.current().keeper_pid}
+        watched = [ends(pid) for pid in (*pids.values(), child.pid)]
+        with stopped(*(pid for name, pid in pids.items() if which in (name, "both"))):
+            host.reset()
+            assert [fd for fd in watched if not output.readable(fd, 10)] == []
+        for fd in watched:
+            os.close(fd)
+
+
+PUBLISHES = """
+import sys
+from labkit import host
+from labkit.network import Network
+web = Network("street").endpoint("web", publish={0: 80})
+(relay,) = web._relays._started
+print(host.current().keeper_pid, host.pid(), relay.pid, web.published[0].host_port, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_port_is_closed_though_all_its_guards_were_killed_at_once() -> None:
+    argv = [sys.executable, "-c", PUBLISHES]
+    environ = {**os.environ, "PYTHONPATH": str(paths.checkout())}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True) as caller:
+        assert caller.stdout
+        keeper, zygote, relay, port = map(int, caller.stdout.readline().split())
+        watched = ends(relay)
+        os.kill(keeper, signal.SIGSTOP)  # so that neither guard sees the other end
+        for pid in (caller.pid, zygote, keeper):
+            os.kill(pid, signal.SIGKILL)
+        assert output.readable(watched, 10)
+        os.close(watched)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+# --- a child is killed while it starts --------------------------------------------------------------------------------
+
+
+def killed_before_its_execve() -> str:
+    """In a child: a program that waits in the middle, and is killed there; what `check` says."""
+    reader, writer = os.pipe()
+    program = Program()
+    program.call("read", reader, b"\0", 1)
+    program.call("execve", "/bin/true", ("true",), ())
+    pid, pidfd = program.clone(0, (), None, asleep=False)
+    os.kill(pid, signal.SIGKILL)
+    select.select([pidfd], [], [], 10)
+    try:
+        program.check(pid, pidfd)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        os.close(reader)
+        os.close(writer)
+    return "it is said to have executed its command"
+
+
+def test_an_end_is_not_taken_for_a_start() -> None:
+    assert run_in_child(killed_before_its_execve) == "DiedBeforeExecve: it was killed by signal 9"
+
+
+def newest_child_killed(stop: threading.Event, zygote: int) -> None:
+    """Kill whatever the zygote has just started, again and again."""
+    while not stop.is_set():
+        with contextlib.suppress(OSError):
+            for pid in procfs.children(zygote):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", ["run", "mapped", "created", "terminal", "function"])
+def test_children_killed_at_any_moment_cost_nobody_else_anything(how: str, busybox: Path) -> None:
+    if how == "mapped" and os.geteuid() != 0:
+        pytest.skip("this machine cannot: map ids of other users in a test run of an ordinary user")
+    zygote = host.pid()
+    before = descriptors()
+    stop = threading.Event()
+    killer = threading.Thread(target=newest_child_killed, args=(stop, zygote))
+    killer.start()
+    seen: set[str] = set()
+    try:
+        for _ in range(60):
+            try:
+                started(how)
+                seen.add("ended well")
+            except (StartError, LabkitError) as error:
+                seen.add(type(error).__name__)
+    finally:
+        stop.set()
+        killer.join()
+    gc.collect()
+    assert host.pid() == zygote, "the lab host is the same"
+    assert seen - {"ended well"}, "none was hit"
+    assert descriptors() == before
+    assert run_in_child(os.getppid) == zygote
+
+
+def started(how: str) -> None:
+    mapping = [(0, 100000, 1000)]
+    if how == "run":
+        if container.run(["true"]).exit_code:
+            raise LabkitError("killed")
+    elif how == "mapped":
+        container.run(["true"], uid_mappings=mapping, gid_mappings=mapping)
+    elif how == "created":
+        with container.create(["true"]) as box:
+            box.start()
+            box.wait()
+    elif how == "terminal":
+        with container.start(["true"], terminal=True) as box:
+            box.wait()
+    else:
+        run_in_child(os.getpid)
+
+
+# --- the stop button --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["run", "created", "function"])
+def test_an_interrupt_at_any_moment_leaves_nothing_open(how: str, busybox: Path) -> None:
+    started(how)
+    host.current()
+    gc.collect()
+    before, interrupted = descriptors(), 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in range(80):
+        timer = threading.Timer(number * 0.0001, os.kill, (os.getpid(), signal.SIGINT))
+        try:
+            timer.start()
+            started(how)
+            timer.join()
+            time.sleep(0)  # an interrupt that came last is raised here at the latest
+        except KeyboardInterrupt:
+            interrupted += 1
+            timer.join()
+    gc.collect()
+    children = procfs.children(host.pid())
+    watched = [ends(pid) for pid in children]
+    assert all(output.readable(fd, 10) for fd in watched), "a child that nobody holds was left"
+    for fd in watched:
+        os.close(fd)
+    assert descriptors() == before
+    assert interrupted > 10
+
+
+# --- something is full ------------------------------------------------------------------------------------------------
+
+
+def test_a_network_without_a_place_for_its_files_leaves_no_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", "/proc")
+        with pytest.raises(LabkitError, match="the network 'street' has no place for its hosts file"):
+            Network("street")
+    with Network("street") as street:
+        assert street.endpoint("a").address
+
+
+@pytest.mark.parametrize("limit", range(4, 30, 3))
+def test_with_few_descriptors_there_is_a_plain_error(limit: int) -> None:
+    program = """
+import resource, sys
+from labkit import host
+from labkit.errors import LabkitError
+from labkit.process import run_in_child
+import os
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+try:
+    run_in_child(os.getpid)
+    print("ran")
+except LabkitError as error:
+    print("LabkitError", error)
+"""
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] > limit
+    argv = [sys.executable, "-c", program, str(limit)]
+    environ = {**os.environ, "PYTHONPATH": str(paths.checkout())}
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith(("ran", "LabkitError")), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
