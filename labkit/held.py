@@ -94,5 +94,5 @@ class Held:
 
     def __del__(self) -> None:
         if getattr(self, "exit", self) is None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), interrupts.Deferred():
                 self._let_go()

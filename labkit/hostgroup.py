@@ -242,7 +242,11 @@ def _alive(path: str) -> bool:
 
 
 def _is_ours(pid: str) -> bool:
-    return words(f"/proc/{pid}/comm") == (KEEPER_NAME,)
+    try:
+        stat = procfs.stat(pid)
+    except (OSError, ProcessLookupError):
+        return False
+    return stat[1] == KEEPER_NAME and stat[2] not in "ZX"  # one that nobody has waited for yet is over
 
 
 def _clear(parent_fd: int, name: str, timeout: float = 5.0) -> None:

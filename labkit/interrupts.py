@@ -35,8 +35,8 @@ class Deferred:
             self._before = signal.getsignal(signal.SIGINT)
             # What is no function of Python's (ignored, the default action, a library's own) raises nothing.
             if callable(self._before):
+                signal.signal(signal.SIGINT, self._on_interrupt)  # from here on none is raised before the end
                 _outermost, self._active = self, True
-                signal.signal(signal.SIGINT, self._on_interrupt)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, where: "TracebackType | None") -> None:

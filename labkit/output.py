@@ -176,9 +176,9 @@ class Output:
         """Pass on the rest and close the pipes."""
         self.drain()
         with self._lock:
-            for fd in self._readers:
+            readers, self._readers = self._readers, {}  # first forgotten, so that nobody closes them twice
+            for fd in readers:
                 os.close(fd)
-            self._readers.clear()
 
 
 def readable(fd: int, timeout: float | None) -> bool:

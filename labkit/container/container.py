@@ -187,14 +187,14 @@ class Container(Running):
         self.group = None
 
     def _close_start(self) -> None:
-        if self._start is not None:
-            os.close(self._start)
-            self._start = None
+        start, self._start = self._start, None  # first forgotten, so that an interrupt has nobody close it twice
+        if start is not None:
+            os.close(start)
 
     def _close_upper(self) -> None:
-        if self._upper is not None:
-            os.close(self._upper)
-            self._upper = None
+        upper, self._upper = self._upper, None
+        if upper is not None:
+            os.close(upper)
 
     def _let_go(self) -> None:
         self._close_start()

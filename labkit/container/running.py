@@ -121,10 +121,11 @@ class Running(Held):
     def _give_back(self) -> None:
         """Close what was opened for it, once it has ended or could not be started."""
         self.output.close()
-        for fd in (*getattr(self, "_descriptors", ()), self.terminal):
+        given = (*getattr(self, "_descriptors", ()), self.terminal)
+        self._descriptors, self.terminal = [], None  # first forgotten, so that nobody closes them twice
+        for fd in given:
             if fd is not None:
                 os.close(fd)
-        self._descriptors, self.terminal = [], None
 
     def __repr__(self) -> str:
         state = "running" if self.alive else str(self.exit or "has ended")

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from labkit.errors import LabkitError
 from labkit.process import run_in_child
 
-QUICK_SECONDS = 0.02  #: to start a child and wait for it: what an idle machine does not need
-MOST = 12.0  #: by which limits grow at most
+QUICK_SECONDS = 0.05  #: to start a child and wait for it: what an idle machine does not need
+MOST = 5.0  #: by which limits grow at most
 _factor = 1.0
 
 

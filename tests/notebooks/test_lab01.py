@@ -44,7 +44,7 @@ def serving(port):
         """
 def serving(port):
     for one in psutil.net_connections("tcp"):
-        if one.raddr and one.raddr.port == port:
+        if one.raddr and one.raddr.port == port and one.pid:
             return one.pid
 """,
         "That is a client",

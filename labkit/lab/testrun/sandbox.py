@@ -1,8 +1,8 @@
 """Where a job of tests runs: namespaces of its own, made by util-linux's unshare(1) and not by the code under test.
 
 - PID: what a job leaves behind ends with it, and it sees nobody's processes but its own;
-- mounts: its own /tmp and /dev/shm, and a copy of the course's default root filesystem, which tests may damage; where
-  the checkout lies in root's home, a way to it for the users that tests become;
+- mounts: its own /tmp and /dev/shm, and copies of the course's root filesystems, of which tests may damage the default
+  one; where the checkout lies in root's home, a way to it for the users that tests become;
 - network: a loopback and nothing else, so that no port is taken by another job, and no test needs the Internet;
 - IPC and UTS: its own queues and host name.
 
@@ -63,7 +63,7 @@ class Place:
         guarded = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         if not self.apart:
             return [*guarded, *argv]
-        copy, root = self.folder / "busybox", self.state / "rootfs/busybox"
+        copy, root = self.folder / "rootfs", self.state / "rootfs"
         tmp = str(self.folder / "tmp") if _may_hide_tmp(self.state) else ""
         init = [tmp, str(copy), str(root) if copy.is_dir() and root.is_dir() else "", "" if network else "lo"]
         closed = _closed()
@@ -96,9 +96,20 @@ def place(within: Path, state: Path, *, apart: bool) -> Iterator[Place]:
             (folder / "aside").mkdir()
             (folder / "tmp").mkdir()
             (folder / "tmp").chmod(0o1777)
-            if (state / "rootfs/busybox").is_dir():
-                subprocess.run(["cp", "-a", str(state / "rootfs/busybox"), str(folder / "busybox")], check=True)
+            _copy(state / "rootfs", folder / "rootfs")
         yield Place(folder, apart, state)
+
+
+def _copy(root: Path, copy: Path) -> None:
+    """Copy the root filesystems: the default one whole, the servers', which nobody writes to, as links to their files.
+
+    What is bound is the folder around them: a root that is a mount point itself would look as if it were mounted.
+    """
+    if root.is_dir():
+        subprocess.run(["cp", "-al", str(root), str(copy)], check=True)
+        if (root / "busybox").is_dir():
+            shutil.rmtree(copy / "busybox")
+            subprocess.run(["cp", "-a", str(root / "busybox"), str(copy / "busybox")], check=True)
 
 
 def _run_from(state: Path) -> list[str]:
