@@ -272,3 +272,14 @@ def test_pidfd_is_readable_when_the_child_has_ended() -> None:
         assert poll.poll(0) == []
         child.signal(signal.SIGKILL)
         assert poll.poll(10_000)
+
+
+def test_a_descriptor_of_a_process_that_is_gone_is_refused_as_such() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        syscalls.pidfd_open(pid)
+    with pytest.raises(OSError, match="Invalid argument"):
+        syscalls.pidfd_open(-1)
