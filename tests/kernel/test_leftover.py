@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -119,13 +120,20 @@ def test_killed_at_any_moment(
         assert leftover.find() == [] and said_by_doctor() == "nothing"
 
 
+def stop(pid: int) -> None:
+    """Stop a process, and wait until it is: kill(2) returns before."""
+    os.kill(pid, signal.SIGSTOP)
+    while procfs.stat(pid)[2] != "T":
+        time.sleep(0.001)
+
+
 def test_a_lab_host_that_was_stopped(busybox: Path, own_temporary_folder: Path) -> None:
     """It sees nothing, and so outlives its notebook; reset ends it all the same."""
     with notebook(busybox) as caller:
         keeper, zygote = map(int, first_line(caller).split()[:2])
         pidfds = [os.pidfd_open(pid) for pid in (keeper, zygote)]
         for pid in (zygote, keeper):
-            os.kill(pid, signal.SIGSTOP)
+            stop(pid)
         caller.kill()
     assert leftover.stopped_hosts() == [keeper]
     assert f"stopped lab host {keeper}" in said_by_doctor()

@@ -6,10 +6,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
-from typing import Self
+from typing import NoReturn, Self
 
 from labkit import procfs, temporary
-from labkit.errors import InvalidConfig, LabkitError
+from labkit.errors import ChildDied, InvalidConfig, LabkitError
 from labkit.lab.servers import clients, kinds, place, sockets, trees
 from labkit.process import Child, run_in_child, spawn
 
@@ -112,17 +112,23 @@ class Server:
         environment = kinds.environment(self._setting)
         become = partial(place.execute, self._root, environment=environment, errors=str(self.errors), uid=kinds.UID)
         for command in self._kind.before() if self._new else ():
-            with spawn(become, command=command, in_name=in_name) as first:
+            with self._begin(become, command, in_name) as first:
                 if first.wait(PATIENCE_SECONDS):
                     self._failed(f"{os.path.basename(command[0])} ended with exit code {first.wait()}")
-        self._process = spawn(become, command=self._kind.command(self._setting), in_name=in_name)
+        self._process = self._begin(become, self._kind.command(self._setting), in_name)
         trouble = run_in_child(place.wait_until, self.request, self.pid, PATIENCE_SECONDS)
         if trouble:
             self._failed(trouble)
         if self.name == "database" and self._new:
             run_in_child(clients.furnish, self.port)
 
-    def _failed(self, why: str) -> None:
+    def _begin(self, become: Callable[..., object], command: list[str], in_name: bool) -> Child:
+        try:
+            return spawn(become, command=command, in_name=in_name)
+        except ChildDied:  # a program that ends at once cannot be told from a function that did
+            self._failed("it has ended")
+
+    def _failed(self, why: str) -> NoReturn:
         said = [line for line in self.errors.read_text(errors="replace").splitlines() if line.strip()]
         last = f"the last line of its log: {said[-1].strip()}" if said else "its log is empty"
         raise LabkitError(f"the {self.name} server ({self._kind.program}) did not come up: {why}; {last}")
