@@ -12,7 +12,7 @@ import threading
 from typing import Self
 
 from labkit import interrupts, syscalls
-from labkit.errors import LabkitError
+from labkit.errors import ChildDied
 from labkit.host import Started
 from labkit.output import Exit, readable
 
@@ -47,12 +47,12 @@ class Held:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; return its exit code, or 128 + n where signal n killed it. `TimeoutError`: not yet.
 
-        `LabkitError`: the lab host has ended, and it with that; how it would have ended nobody knows.
+        `ChildDied`: the lab host has ended, and it with that; how it would have ended nobody knows.
         """
         self._collect(timeout)
         assert self.exit
         if self.lost:
-            raise LabkitError(f"the lab host has ended, and the {self.what} {self.pid} with it")
+            raise ChildDied(f"the lab host has ended, and the {self.what} {self.pid} with it")
         return self.exit.code
 
     def _collect(self, timeout: float | None) -> None:

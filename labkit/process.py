@@ -22,7 +22,7 @@ import cloudpickle
 
 from labkit import child as remote
 from labkit import descriptors, host, interrupts
-from labkit.errors import ChildDied, LabkitError
+from labkit.errors import ChildDied
 from labkit.held import Held
 from labkit.output import Output, readable
 
@@ -170,7 +170,7 @@ class Child(Held):
             self.wait(timeout=1)
         except TimeoutError:
             return "is no longer running our code"
-        except LabkitError:
+        except ChildDied:
             return "has ended with the lab host"
         assert self.exit
         return str(self.exit)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from labkit import container, host, output, paths, procfs
-from labkit.errors import LabkitError, StartError
+from labkit.errors import ChildDied, LabkitError, StartError
 from labkit.network import Network
 from labkit.process import run_in_child, spawn
 from labkit.program import Program
@@ -56,7 +56,7 @@ def test_what_ran_on_a_host_that_was_killed_says_so(busybox: Path) -> None:
     with container.start(["sleep", "1000"]) as box, spawn(os.getpid) as child:
         os.kill(host.pid(), signal.SIGKILL)
         for one, what in ((box, "container"), (child, "process")):
-            with pytest.raises(LabkitError, match=f"the lab host has ended, and the {what} {one.pid} with it"):
+            with pytest.raises(ChildDied, match=f"the lab host has ended, and the {what} {one.pid} with it"):
                 one.wait(timeout=10)
             assert not one.alive
 

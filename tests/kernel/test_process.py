@@ -255,7 +255,7 @@ def test_child_of_an_ended_host_says_so() -> None:
     host.reset()
     with pytest.raises(ChildDied, match=f"process {child.pid} "):
         child.call(os.getpid)
-    with pytest.raises(LabkitError, match=f"the lab host has ended, and the process {child.pid} with it"):
+    with pytest.raises(ChildDied, match=f"the lab host has ended, and the process {child.pid} with it"):
         child.wait(timeout=10)
     child.kill()
 

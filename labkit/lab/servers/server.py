@@ -75,7 +75,7 @@ class Server:
         if self._process:
             if not at_once:
                 self._process.signal(self._kind.stop)
-                with suppress(TimeoutError):
+                with suppress(TimeoutError, ChildDied):
                     self._process.wait(20)
             left = procfs.descendants(self._process.pid) if self._process.alive else []
             self._process.kill()
