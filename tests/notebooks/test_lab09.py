@@ -1,6 +1,6 @@
 """Lab 09: each likely mistake gets its own message, and other right ways than the course's pass.
 
-Where this machine has no cgroup v2 controllers, these run in a virtual machine instead (tests/vm/test_labs.py).
+Where this machine has no cgroup v2 controllers, these run in a virtual machine instead (tests/vm/test_lab_checks.py).
 """
 
 import os
