@@ -46,7 +46,7 @@ class Deferred:
         _outermost, self._active = None, False
         assert callable(self._before)
         signal.signal(signal.SIGINT, self._before)
-        if self.came and error is None:
+        if self.came:  # also where the body failed: whoever pressed stop wants to stop
             self._before(signal.SIGINT, None)  # raises, as a rule
 
     def _on_interrupt(self, number: int, frame: "FrameType | None") -> None:
