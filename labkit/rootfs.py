@@ -3,6 +3,7 @@
 Sources: pivot_root(2), mount_namespaces(7), OCI runtime-spec config-linux.md ("Default Filesystems").
 """
 
+import itertools
 import os
 import struct
 
@@ -89,15 +90,16 @@ def write_entry(
     the root, then of the plan's bind mounts, in their order.
     """
     given = iter(copies)
-    tree = next(given, None)
-    sources = mounts.open_sources(program, plan, given if tree else None)
+    layers = list(itertools.islice(given, 1 if isinstance(root, str) else len(root.lower)))
+    sources = mounts.open_sources(program, plan, given if layers else None)
     program.step("taking the mounts out of the lab host's propagation")
     # Where the mounts we were given are shared, ours would show up with their owners, and pivot_root would be refused.
     program.call("mount", None, "/", None, c.MS_REC | c.MS_PRIVATE, None)
     program.call("umask", 0)  # modes below are meant as they stand
     place = root if isinstance(root, str) else root.lower[0]
     program.step(f"mount --rbind {place} {place}")
-    if tree:
+    if layers and isinstance(root, str):
+        (tree,) = layers
         attributes = struct.pack("=4Q", 0, 0, c.MS_PRIVATE, 0)
         program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attributes, len(attributes))
         place = "/"  # any place will do, and its own may be closed to us
@@ -105,7 +107,8 @@ def write_entry(
         flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
         tree = program.call("open_tree", c.AT_FDCWD, root, flags, returns="root")
     else:
-        tree = overlay.write(program, root)
+        tree = overlay.write(program, root, copies=layers, own_user_namespace=bool(layers))
+        place = "/proc" if layers else place
     # pivot_root wants a mount point, so the root becomes one: a folder bound on itself.
     program.call("move_mount", tree, "", c.AT_FDCWD, place, c.MOVE_MOUNT_F_EMPTY_PATH)
     mounts.write(program, tree, plan, sources)

@@ -28,10 +28,12 @@ def start(
 ) -> "Container":
     """Start `args` in a new container; return once the command has been executed.
 
-    `root` is a folder with a root filesystem (the course's busybox by default), or an `Overlay`; for the rest see
-    `Config`. With `capture` its output is kept (a number: so many bytes of it at most), else it appears where the
-    caller prints; `stdin` is a descriptor, or bytes. Raises `InvalidConfig`; `CommandNotFound`, `CommandNotRunnable` or
-    another `StartError`, and then nothing is left.
+    `root` is a folder with a root filesystem, or an `Overlay`; by default the course's busybox, of which each container
+    has a view of its own: what it changes is kept in memory, and forgotten with it. For the rest see `Config`.
+
+    With `capture` its output is kept (a number: so many bytes of it at most), else it appears where the caller prints;
+    `stdin` is a descriptor, or bytes. Raises `InvalidConfig`; `CommandNotFound`, `CommandNotRunnable` or another
+    `StartError`, and then nothing is left.
     """
     return _container(args, root, config, capture=capture, stdin=stdin)
 
@@ -71,5 +73,7 @@ def _container(
     from labkit import rootfs
     from labkit.container.config import Config
     from labkit.container.container import Container
+    from labkit.overlay import Overlay
 
-    return Container(Config(args, rootfs.find("busybox") if root is None else root, **config), **how)
+    chosen = Overlay.scratch(rootfs.find("busybox")) if root is None else root
+    return Container(Config(args, chosen, **config), **how)

@@ -165,8 +165,11 @@ class Config(Process):
             )
         if not isinstance(self.root, Overlay):
             checks.root(os.fspath(self.root))
-        elif self.uid_mappings:
-            raise InvalidConfig("an overlay's files cannot have their owners mapped: use a folder, or no uid_mappings")
+        elif self.uid_mappings and not self.root.scratch_bytes:
+            raise InvalidConfig(
+                "in a user namespace of its own a container keeps its changes of an overlay in memory: use "
+                "Overlay.scratch(...), a folder, or no uid_mappings"
+            )
         else:
             overlay_checks.check(self.root)
 

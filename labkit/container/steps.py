@@ -188,7 +188,9 @@ def first_process(message: "Message", names: "tuple[str, ...]") -> Written:
     written.begin()
     trees: list[Value] = []
     if written.mapped:
-        written.sources.append((message["root"], True, message["idmap_root"]))
+        below = isinstance(message["root"], str)
+        for folder in (message["root"],) if below else Overlay.of(message["root"]).lower:
+            written.sources.append((folder, below, message["idmap_root"]))
         for source, _, attributes in (mounts.bind_of(step) for step in plan if step[0] == "bind"):
             written.sources.append((source, "bind" not in attributes, "idmap" in attributes))
     if written.waits:

@@ -160,7 +160,10 @@ def _memory(machine: Machine) -> Finding:
 
 
 def _rootfs(machine: Machine) -> Finding:
-    return _verdict("root filesystems", "busybox" in machine.rootfs, " ".join(machine.rootfs) or "none", "./lab setup")
+    seen = "; ".join(f"{name}: {change}" for name, change in machine.rootfs.items() if change)
+    otherwise: Status = "no" if machine.rootfs.get("busybox", "none") else "partly"  # the others are the servers'
+    good = "busybox" in machine.rootfs and not seen
+    return _verdict("root filesystems", good, seen or " ".join(machine.rootfs) or "none", "./lab setup", otherwise)
 
 
 def _lab_hosts(machine: Machine) -> Finding:

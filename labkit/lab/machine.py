@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labkit import idmap, paths, procfs
+from labkit import idmap, paths, procfs, tree
 from labkit.errors import Unsupported
 
 
@@ -48,7 +48,7 @@ class Machine:
     disk_free_bytes: int
     memory_bytes: int
     memory_available_bytes: int
-    rootfs: tuple[str, ...]
+    rootfs: dict[str, str]  # name: empty if it is as it was built, or what was changed in it
     lab_hosts: tuple[int, ...] = field(default=())
     left_over: tuple[str, ...] = field(default=())  # of labs whose notebook was killed
     kvm_modes: dict[str, str] = field(default_factory=dict)  # mode: empty if guests run in it on /dev/kvm, or why not
@@ -78,7 +78,7 @@ def examine() -> Machine:
         disk_free_bytes=shutil.disk_usage(here).free,
         memory_bytes=_kib(meminfo.get("MemTotal", "0")),
         memory_available_bytes=_kib(meminfo.get("MemAvailable", "0")),
-        rootfs=tuple(sorted(path.name for path in root_folder.glob("[!.]*") if (path / "bin").is_dir())),
+        rootfs={path.name: "; ".join(tree.changes(path)[:1]) for path in sorted(root_folder.glob("[!.]*/"))},
         lab_hosts=_lab_hosts(),
         left_over=_left_over(),
         kvm_modes=_kvm_modes(),

@@ -148,7 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         port = ["--port", str(options.port)] if options.port is not None else []
         return command(["vm", "--labs", *port])
-    from labkit.lab import scope, service
+    from labkit.lab import scope, service, setup, setup_log
+
+    try:
+        setup.repair_rootfs(STATE)
+    except (setup_log.SetupError, OSError) as error:
+        print(f"lab: {error}", file=sys.stderr)
 
     if service.is_running() and options.port is None:
         service.show()

@@ -7,7 +7,6 @@ last thing done; the root filesystem is built aside and renamed; a lock keeps tw
 
 import argparse
 import fcntl
-import hashlib
 import os
 import shutil
 import sys
@@ -17,27 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from labkit.lab import setup_rootfs
 from labkit.lab.setup_debian import PACKAGES, missing_packages, system_packages, test_packages, venv_package
 from labkit.lab.setup_log import CHECKOUT, Log, SetupError
 from labkit.lab.setup_venv import install, make_venv, quiet_jupyter
 
 SPACE_BYTES = 500_000_000
-
-
-def make_rootfs(state: Path, log: Log, lock_fd: int) -> str:
-    """Builds the busybox root filesystem, unless it is there and its recipe has not changed since."""
-    recipe = CHECKOUT / "rootfs/busybox/build.py"
-    root = state / "rootfs/busybox"
-    stamp = state / "rootfs/busybox.stamp"
-    wanted = hashlib.sha256(recipe.read_bytes()).hexdigest()
-    if (root / "bin/busybox").exists() and stamp.exists() and stamp.read_text() == wanted:
-        return "there already"
-    start = log.size()
-    if log.run([sys.executable, "-I", recipe, root], keep_fd=lock_fd) != 0:
-        last = log.tail(start, 1).strip()
-        return f"not built: {last}"
-    stamp.write_text(wanted)
-    return "busybox"
 
 
 def check_folder(folder: Path) -> None:
@@ -79,7 +63,7 @@ def set_up(state: Path, stamp: str) -> None:
     check_folder(state)
     lock_fd = take_lock(state)
     done = venv / "labkit-stamp"
-    root_is_built = (state / "rootfs/busybox/bin/busybox").exists()
+    root_is_built = not setup_rootfs.lack(state)
     if done.exists() and done.read_text() == stamp + "\n" and root_is_built and (venv / "bin/python").exists():
         return  # the one we waited for did it
     log = Log(state / "log/setup.log")
@@ -91,11 +75,24 @@ def set_up(state: Path, stamp: str) -> None:
         log.step("virtual environment", lambda: make_venv(venv, log, lock_fd))
         log.step("Python packages", lambda: install(venv, "", log, lock_fd))
         quiet_jupyter(venv)
-    log.step("root filesystem", lambda: make_rootfs(state, log, lock_fd))
+    log.step("root filesystem", lambda: setup_rootfs.make(state, log, lock_fd))
     # The stamp last, and whole: what was not finished is begun again.
     (venv / "labkit-unfinished").write_text(stamp + "\n")
     (venv / "labkit-unfinished").rename(done)
     log.say(f"Set up in {time.monotonic() - started:.0f} s.")
+
+
+def repair_rootfs(state: Path) -> None:
+    """Build the root filesystem anew if somebody has changed it, and say so. `SetupError`, `OSError`."""
+    if not setup_rootfs.lack(state):
+        return
+    check_folder(state)
+    lock_fd = take_lock(state)
+    try:
+        log = Log(state / "log/setup.log")
+        log.step("root filesystem", lambda: setup_rootfs.make(state, log, lock_fd))
+    finally:
+        os.close(lock_fd)
 
 
 def set_up_system(state: Path, command: str, owner: str) -> None:
@@ -123,10 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stamp", default="")
     parser.add_argument("--system", metavar="COMMAND")
     parser.add_argument("--owner", default="0:0")
+    parser.add_argument("--rootfs", action="store_true")
     arguments = parser.parse_args(argv)
     try:
         if arguments.system is not None:
             set_up_system(arguments.state, arguments.system, arguments.owner)
+        elif arguments.rootfs:
+            repair_rootfs(arguments.state)
         else:
             set_up(arguments.state, arguments.stamp)
     except SetupError as error:

@@ -35,7 +35,7 @@ from labkit.program import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from labkit.program import Value
 
@@ -125,31 +125,48 @@ class Overlay:
         return f"<Overlay of {', '.join(self.lower)}{upper}>"
 
 
-def write(program: Program, overlay: Overlay) -> "Value":
+def write(
+    program: Program, overlay: Overlay, *, copies: "Sequence[Value]" = (), own_user_namespace: bool = False
+) -> "Value":
     """Add the system calls that make `overlay` a mount that is attached nowhere yet; return its descriptor.
 
-    For a process in a mount namespace of its own whose mounts do not propagate: where the kernel needs a place for a
-    moment, the topmost lower layer is covered, and uncovered again.
+    For a process in a mount namespace of its own whose mounts do not propagate. The tmpfs of an upper layer in memory
+    covers the topmost lower layer, until that is unmounted, or the old root with all that is mounted in it.
+
+    A process in a user namespace of its own cannot reach every folder: `copies` are mounts of the lower layers that
+    its parent has made for it, one each. It needs an upper layer in memory.
     """
-    program.step(f"mount -t overlay -o {','.join(_options(overlay))}")
+    program.step(f"mount -t overlay -o {','.join(_options(overlay, own_user_namespace))}")
     if not overlay.writable and len(overlay.lower) == 1:
         return _readonly(program, overlay.lower[0])
-    if not overlay.scratch_bytes:
-        return _append(program, overlay) if _takes_one_by_one(overlay) else _at_once(program, overlay)
-    place = overlay.lower[0]
-    mode = stat.S_IMODE(os.stat(place).st_mode)  # the root of the upper layer is the root that is seen
+    if overlay.scratch_bytes:
+        overlay = _in_memory(program, overlay, copies)
+    return (_append if _takes_one_by_one(overlay) else _at_once)(program, overlay, own_user_namespace)
+
+
+def _in_memory(program: Program, overlay: Overlay, copies: "Sequence[Value]") -> Overlay:
+    """Make the upper layer, in a tmpfs that covers the topmost lower layer; return the overlay as it is now."""
+    # /proc is there in every mount namespace. Another place may be closed to a user namespace.
+    place = "/proc" if copies else overlay.lower[0]
+    root_mode = stat.S_IMODE(os.stat(overlay.lower[0]).st_mode)  # the root of the upper layer is the root that is seen
     memory = detached.filesystem(program, "tmpfs", (f"size={overlay.scratch_bytes}", "mode=0700"))
-    program.call("mkdirat", memory, "upper", mode)
+    program.call("mkdirat", memory, "upper", root_mode)
     program.call("mkdirat", memory, "work", 0o700)
-    program.call("mkdirat", memory, "lower", 0o700)
-    # Once the tmpfs covers the topmost layer, that is reached at a place inside the tmpfs.
-    lower = program.call("open_tree", c.AT_FDCWD, place, c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC, returns="lower")
+    if copies:
+        # To copy it from a lower layer, its owner would have to be somebody in the user namespace.
+        program.call("mkdirat", memory, "upper/tmp", 0o1777)
+    else:
+        # Once the tmpfs covers the topmost layer, that is reached at a place inside the tmpfs.
+        flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC
+        copies = [program.call("open_tree", c.AT_FDCWD, place, flags, returns="lower")]
     program.call("move_mount", memory, "", c.AT_FDCWD, place, c.MOVE_MOUNT_F_EMPTY_PATH)
-    program.call("move_mount", lower, "", memory, "lower", c.MOVE_MOUNT_F_EMPTY_PATH)
-    inside = Overlay((f"{place}/lower", *overlay.lower[1:]), f"{place}/upper", f"{place}/work")
-    mount = _append(program, inside) if _takes_one_by_one(inside) else _at_once(program, inside)
-    program.call("umount2", place, c.MNT_DETACH)  # the overlay has hold of all it needs
-    return mount
+    lower = list(overlay.lower)
+    for number, copy in enumerate(copies):
+        name = f"lower{number}"
+        program.call("mkdirat", memory, name, 0o700)
+        program.call("move_mount", copy, "", memory, name, c.MOVE_MOUNT_F_EMPTY_PATH)
+        lower[number] = f"{place}/{name}"
+    return Overlay(lower, f"{place}/upper", f"{place}/work")
 
 
 def mount(overlay: Overlay, target: "Path") -> None:
@@ -164,6 +181,8 @@ def mount(overlay: Overlay, target: "Path") -> None:
     overlay_checks.folder("the target", path)
     program = Program()
     made = write(program, overlay)
+    if overlay.scratch_bytes:
+        program.call("umount2", overlay.lower[0], c.MNT_DETACH)  # the overlay has hold of all it needs
     program.call("move_mount", made, "", c.AT_FDCWD, path, c.MOVE_MOUNT_F_EMPTY_PATH)
     try:
         program.perform()
@@ -180,15 +199,15 @@ def _readonly(program: Program, folder: str) -> "Value":
     return tree
 
 
-def _append(program: Program, overlay: Overlay) -> "Value":
+def _append(program: Program, overlay: Overlay, own_user_namespace: bool) -> "Value":
     """With fsconfig(2), the layers one by one."""
     lower = [f"lowerdir+={path}" for path in overlay.lower]
-    return detached.filesystem(program, "overlay", [*lower, *_options(overlay)[1:]])
+    return detached.filesystem(program, "overlay", [*lower, *_options(overlay, own_user_namespace)[1:]])
 
 
-def _at_once(program: Program, overlay: Overlay) -> "Value":
+def _at_once(program: Program, overlay: Overlay, own_user_namespace: bool) -> "Value":
     """With mount(2), all layers in one text; then a copy of that mount without a place, and the mount goes."""
-    place, options = overlay.lower[0], ",".join(_options(overlay))
+    place, options = overlay.lower[0], ",".join(_options(overlay, own_user_namespace))
     page = os.sysconf("SC_PAGE_SIZE")
     if len(os.fsencode(options)) >= page:
         raise Unsupported(
@@ -203,12 +222,12 @@ def _at_once(program: Program, overlay: Overlay) -> "Value":
     return made
 
 
-def _options(overlay: Overlay) -> list[str]:
+def _options(overlay: Overlay, own_user_namespace: bool = False) -> list[str]:
     """The options as mount(2) takes them, in one list; the layers first."""
     options = ["lowerdir=" + ":".join(escaped(path) for path in overlay.lower)]
     if overlay.upper is not None and overlay.work is not None:
         options += [f"upperdir={escaped(overlay.upper)}", f"workdir={escaped(overlay.work)}"]
-    if _in_first_user_namespace():
+    if not own_user_namespace and _in_first_user_namespace():
         options += ["index=off", "metacopy=off", "redirect_dir=nofollow"]
     else:
         options += ["userxattr"]

@@ -22,6 +22,10 @@ import tempfile
 from pathlib import Path
 
 RECIPES = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(RECIPES.parent))
+
+from labkit import tree  # noqa: E402  # run by path, from a Python that knows nothing of the checkout
+
 STAMP = "etc/labkit-recipe"  # in the tree: by what it was built
 
 # Since usr-merge the packages expect these, and bring only what lies behind them.
@@ -218,10 +222,11 @@ def build(folder: Path, names: list[str]) -> None:
             if (folder / name).exists():
                 (folder / name).rename(scratch / f"old-{name}")
             new.rename(folder / name)
+            tree.save(folder / name)
 
 
 def main(folder: Path, names: list[str]) -> None:
-    """Build those of the trees that are not there by their recipe as it is now."""
+    """Build those of the trees that are not there by their recipe as it is now, or in which something was changed."""
     for name in names:
         if not (RECIPES / name / "packages").is_file():
             raise BuildError(f"there is no recipe rootfs/{name}/packages")
@@ -232,6 +237,10 @@ def main(folder: Path, names: list[str]) -> None:
     except BlockingIOError:
         print("another build is going on; waiting for it", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
+    for name in names:
+        if is_built(folder, name) and (changes := tree.changes(folder / name)):
+            print(f"{name}: {changes[0]}; building it anew", flush=True)
+            (folder / name / STAMP).unlink(missing_ok=True)
     if missing := [name for name in names if not is_built(folder, name)]:
         build(folder, missing)
 

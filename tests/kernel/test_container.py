@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import host, namespaces, procfs, rootfs, syscalls
+from labkit import host, namespaces, procfs, rootfs, syscalls, tree
 from labkit.container import checks, run, start
 from labkit.errors import CommandNotFound, CommandNotRunnable, InvalidConfig, StartError, Unsupported
 from labkit.output import readable
@@ -60,6 +60,16 @@ def test_it_sees_its_own_processes_and_nothing_of_the_machine(busybox: Path) -> 
     assert sh("ls /") == run(["ls"], capture=True).stdout
     assert "labkit" not in sh("ls /")
     assert "127.0.0.1" in sh("ip -4 addr show lo | grep -w UP -A2; ip -4 addr show lo")
+
+
+def test_what_one_does_to_its_root_no_other_sees(busybox: Path) -> None:
+    """The default root is one image for all: each container has a view of its own."""
+    assert tree.changes(busybox) == []
+    mapped = {"uid_mappings": [(0, 0, 1)], "gid_mappings": [(0, 0, 1)]}
+    for config in ({}, mapped):
+        assert sh("rm -rf /bin /etc /b1; echo gone > /b1; echo $(echo /*)", **config).split()[0] == "/b1"
+        assert sh("test ! -e /b1; cat /etc/passwd", **config).startswith("root:")
+    assert tree.changes(busybox) == []
 
 
 def test_the_old_root_is_gone(busybox: Path) -> None:

@@ -198,21 +198,29 @@ from tests.kernel.conftest import descriptors
 from tests.kernel.test_faults import started
 how, rounds = sys.argv[1], 300
 faulthandler.dump_traceback_later(150, exit=True)
-signal.signal(signal.SIGINT, signal.default_int_handler)
+
+armed = False
+def interrupt(*_):
+    global armed
+    if armed:  # else the script itself is at work, between one try and the next
+        armed = False
+        raise KeyboardInterrupt
+
 started(how)
 gc.collect()
-before, me, draw, tried, came = descriptors(), os.getpid(), random.Random(how), 0, 0
+before, me, draw, came = descriptors(), os.getpid(), random.Random(how), 0
+signal.signal(signal.SIGINT, interrupt)
 interrupter = os.fork()
 while interrupter == 0:
     time.sleep(draw.uniform(0.001, 0.012))
+    if os.getppid() != me:
+        os._exit(0)
     os.kill(me, signal.SIGINT)
-while True:
+for _ in range(rounds):
     try:
-        while tried < rounds:
-            tried += 1
-            started(how)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        break
+        armed = True
+        started(how)
+        armed = False
     except KeyboardInterrupt:
         came += 1
 os.kill(interrupter, signal.SIGKILL)

@@ -33,7 +33,7 @@ GOOD = Machine(
     disk_free_bytes=20_000_000_000,
     memory_bytes=8_000_000_000,
     memory_available_bytes=4_000_000_000,
-    rootfs=("busybox",),
+    rootfs={"busybox": ""},
     kvm_modes={"real": "", "protected": "", "long": ""},
 )
 
@@ -63,7 +63,7 @@ def test_whatever_is_wrong_has_a_line_that_mends_it() -> None:
         vm_kinds={"uml": "not installed"},
         disk_free_bytes=1,
         memory_available_bytes=1,
-        rootfs=(),
+        rootfs={},
     )
     for line in findings(bad):
         # A single kind of namespace is mended where the line above it says how.
@@ -118,7 +118,15 @@ def test_smaller_lacks() -> None:
     assert "uidmap" in finding(dataclasses.replace(GOOD, newuidmap=False), "subordinate ids").mend
     assert "--add-subuids" in finding(dataclasses.replace(GOOD, subordinate_ids=0), "subordinate ids").mend
     assert finding(dataclasses.replace(GOOD, lab_hosts=(12, 34)), "lab hosts").seen == "running: 12, 34"
-    assert finding(dataclasses.replace(GOOD, rootfs=()), "root filesystems").mend == "./lab setup"
+    assert finding(dataclasses.replace(GOOD, rootfs={}), "root filesystems").mend == "./lab setup"
+
+
+def test_a_root_filesystem_in_which_something_was_changed_is_seen() -> None:
+    broken, other = {"busybox": "bin/sh is missing"}, {"busybox": "", "web": "x was added"}
+    for changed, status, seen in ((broken, "no", "bin/sh is missing"), (other, "partly", "web: x was added")):
+        found = finding(dataclasses.replace(GOOD, rootfs=changed), "root filesystems")
+        assert (found.status, found.mend) == (status, "./lab setup")
+        assert seen in found.seen
 
 
 def test_subordinate_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

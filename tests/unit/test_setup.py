@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from labkit import paths
-from labkit.lab import setup, setup_debian, setup_log, setup_venv
+from labkit.lab import setup, setup_debian, setup_log, setup_rootfs, setup_venv
 
 CHECKOUT = paths.checkout()
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
@@ -175,7 +175,8 @@ def test_second_start_sets_nothing_up(checkout: Path, shell: str) -> None:
         f"python -I -B {checkout}/rootfs/debian/build_debian.py {checkout}/.lab/rootfs file database application web\n"
     )
     kernels = "python -P -m labkit.vm.fetch\n"
-    assert lab(checkout, "setup", shell=shell).stdout == build + kernels + "Everything is set up.\n"
+    rootfs = f"python -I -B {checkout}/labkit/lab/setup.py --state {checkout}/.lab --rootfs\n"
+    assert lab(checkout, "setup", shell=shell).stdout == rootfs + build + kernels + "Everything is set up.\n"
     assert lab(checkout, "doctor", "--json", shell=shell).stdout == "python -P -m labkit.lab doctor --json\n"
 
 
@@ -219,6 +220,29 @@ def test_root_with_sudo_variables_of_root_stays_root(checkout: Path, programs: P
     finished(checkout)
     run = lab(checkout, "doctor", path=programs, SUDO_UID="0", SUDO_USER="root")
     assert run.stdout == "python -P -m labkit.lab doctor\n"
+
+
+def test_a_root_filesystem_that_was_changed_is_built_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "rootfs/busybox"
+    setup.repair_rootfs(tmp_path)
+    assert setup_rootfs.lack(tmp_path) == ""
+    capsys.readouterr()
+    setup.repair_rootfs(tmp_path)
+    assert capsys.readouterr().out == "", "nothing is to be done, and nothing to be said"
+    for damage in (
+        lambda: shutil.rmtree(root / "bin"),
+        (root / "bin/sh").unlink,
+        lambda: (root / "etc/passwd").write_text(""),
+        (root / "b1").touch,
+        (tmp_path / "rootfs/busybox.files").unlink,
+        (tmp_path / "rootfs/busybox.stamp").unlink,
+        lambda: shutil.rmtree(root),
+    ):
+        damage()
+        assert setup_rootfs.lack(tmp_path)
+        setup.repair_rootfs(tmp_path)
+        assert setup_rootfs.lack(tmp_path) == ""
+        assert "root filesystem" in capsys.readouterr().out
 
 
 # --- set-up itself ----------------------------------------------------------------------------------------------------
