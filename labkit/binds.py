@@ -2,7 +2,8 @@
 
 Attributes are those of `ATTRIBUTES` for the mount alone; with an "r" before them ("rro") for all that is mounted below
 it, too; "bind": without what is mounted below (the default is "rbind"); the propagation of the copy, "slave" say
-("private" by default); "idmap": with owners shifted by the container's user namespace.
+("private" by default); "idmap": with owners shifted by the container's user namespace;
+"over_link": a file, which covers a symbolic link at its place instead of being refused.
 
 Sources: mount(2), mount_setattr(2), mount_namespaces(7); OCI config.md, "Linux mount options".
 """
@@ -50,7 +51,8 @@ def attach_source(
         if mask or kind:
             attr = struct.pack("=4Q", mask, 0, kind, 0)
             program.call("mount_setattr", tree, "", flags, attr, len(attr))
-    attach(program, root, tree, target, onto_file=not stat.S_ISDIR(os.stat(source).st_mode))
+    onto_file = not stat.S_ISDIR(os.stat(source).st_mode)
+    attach(program, root, tree, target, onto_file, over_link="over_link" in attributes)
 
 
 def split_attributes(attributes: "Iterable[str]") -> tuple[int, int, int]:
@@ -67,6 +69,6 @@ def split_attributes(attributes: "Iterable[str]") -> tuple[int, int, int]:
             below |= ATTRIBUTES[attribute[1:]]
         elif attribute.removeprefix("r") in PROPAGATIONS:
             propagation = PROPAGATIONS[attribute.removeprefix("r")]
-        elif attribute not in ("bind", "rbind", "rw", "idmap"):
+        elif attribute not in ("bind", "rbind", "rw", "idmap", "over_link"):
             raise ValueError(f"there is no mount attribute {attribute!r}")
     return one, below, propagation

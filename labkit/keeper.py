@@ -33,7 +33,7 @@ def keep(
         for fd in (zygote, caller, asked.fileno()):
             poll.register(fd, select.POLLIN)
         while not (events := {fd for fd, _ in poll.poll()}) & {zygote, caller}:
-            if not ready.make(asked, home):
+            if not ready.make(asked, home, proc):
                 poll.unregister(asked.fileno())  # the zygote is ending
         if zygote not in events:
             ended = select.poll()

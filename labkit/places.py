@@ -32,20 +32,37 @@ ATTRIBUTES = {
     "nosymfollow": c.MOUNT_ATTR_NOSYMFOLLOW,
 }
 _IN_ROOT = c.RESOLVE_IN_ROOT | c.RESOLVE_NO_MAGICLINKS
+_THE_KERNELS = ("proc", "sys")  # in which nobody makes folders
 BOTH_BY_FD = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
 
 
-def attach(program: "Program", root: "Value", mount: "Value", target: str, onto_file: bool = False) -> None:
-    """Attach a detached mount at `target`, made if it is missing. A link there is refused (ENOTDIR or ELOOP)."""
-    folder, _, name = target.rpartition("/")
-    parent = open_in(program, root, folder, os.O_PATH | os.O_DIRECTORY) if folder else root
+def attach(
+    program: "Program", root: "Value", mount: "Value", target: str, onto_file: bool = False, over_link: bool = False
+) -> None:
+    """Attach a detached mount at `target`, made with all folders above it where they are missing.
+
+    A link at `target` is refused (ENOTDIR or ELOOP); or, for a file, covered itself with `over_link`, wherever it
+    points to.
+    """
+    folder, _, name = target.strip("/").rpartition("/")
+    parent = _made(program, root, folder)
     if onto_file:
         program.call("mknodat", parent, name, stat.S_IFREG | 0o644, 0, may_fail=True)
     else:
         program.call("mkdirat", parent, name, 0o755, may_fail=True)
-    kind = 0 if onto_file else os.O_DIRECTORY
+    kind = os.O_NOFOLLOW if over_link else 0 if onto_file else os.O_DIRECTORY
     place = open_in(program, parent, name, os.O_PATH | kind, c.RESOLVE_NO_SYMLINKS)
     program.call("move_mount", mount, "", place, "", BOTH_BY_FD)
+
+
+def _made(program: "Program", root: "Value", folder: str) -> "Value":
+    """The folder `folder`, made with those above it where they are missing."""
+    if not folder:
+        return root
+    if folder != "dev" and folder.partition("/")[0] not in _THE_KERNELS:
+        above, _, name = folder.rpartition("/")
+        program.call("mkdirat", _made(program, root, above), name, 0o755, may_fail=True)
+    return open_in(program, root, folder, os.O_PATH | os.O_DIRECTORY)
 
 
 def copy_of(program: "Program", root: "Value", path: str) -> "tuple[Value, Value]":

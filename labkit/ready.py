@@ -13,15 +13,15 @@ import socket
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import messages, syscalls
+from labkit import messages, netns, syscalls
 
 COUNT = 4
 
 
-def make(sock: socket.socket, home: int) -> bool:
+def make(sock: socket.socket, home: int, proc: int) -> bool:
     """The keeper's side: make what the zygote has asked for; False once the zygote has closed its end.
 
-    `home` is a descriptor of the network namespace to return to.
+    `home` is a descriptor of the network namespace to return to, `proc` an open /proc.
     """
     try:
         asked = sock.recv(64)
@@ -30,7 +30,7 @@ def make(sock: socket.socket, home: int) -> bool:
     for _ in asked:
         try:
             syscalls.unshare(c.CLONE_NEWNET)
-            syscalls.set_interface_up("lo")
+            netns.begin(proc)
             made = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             break  # a limit is reached; the child that tries for itself reports it

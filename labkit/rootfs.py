@@ -14,7 +14,7 @@ from labkit.program import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from labkit.program import Value
@@ -82,12 +82,14 @@ def write_entry(
     plan: "tuple[mounts.Step, ...]" = DEFAULT_PLAN,
     readonly: bool = False,
     copies: "Iterable[Value]" = (),
+    files: "Mapping[str, str] | None" = None,
 ) -> None:
     """Add the system calls that make a folder or an overlay the root, laid out by `plan`, and let go of the old one.
 
     For a process that has just come into a mount namespace of its own. Nothing of the old root can be reached
     afterwards but through descriptors that are still open. `copies` are mounts copied already by somebody who may: of
-    the root, then of the plan's bind mounts, in their order.
+    the root or of its layers, then of the plan's bind mounts, in their order. `files` are texts that an upper layer in
+    memory begins with.
     """
     given = iter(copies)
     layers = list(itertools.islice(given, 1 if isinstance(root, str) else len(root.lower)))
@@ -107,7 +109,7 @@ def write_entry(
         flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
         tree = program.call("open_tree", c.AT_FDCWD, root, flags, returns="root")
     else:
-        tree = overlay.write(program, root, copies=layers, own_user_namespace=bool(layers))
+        tree = overlay.write(program, root, copies=layers, own_user_namespace=bool(layers), files=files)
         place = "/proc" if layers else place
     # pivot_root wants a mount point, so the root becomes one: a folder bound on itself.
     program.call("move_mount", tree, "", c.AT_FDCWD, place, c.MOVE_MOUNT_F_EMPTY_PATH)

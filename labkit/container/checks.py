@@ -12,7 +12,7 @@ from labkit import namespaces as kinds_of
 from labkit.errors import InvalidConfig, LabkitError
 from labkit.idmap import ID_MAX, IdMap
 
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")  # all that an endpoint may be called, too
 _SYSCTL = re.compile(r"[A-Za-z0-9_*-]+([./][A-Za-z0-9_.*-]+)+")
 REQUEST_BYTES = 64 * 1024  # of arguments and environment together: they travel in one message
 INFINITY = (1 << 64) - 1
@@ -63,7 +63,7 @@ def hostname(name: str, domain: str) -> None:
     """sethostname(2) takes anything of 64 bytes; what uses it expects a name."""
     if not _HOSTNAME.fullmatch(name):
         raise InvalidConfig(
-            f"{name[:80]!r} is no host name: 1 to 64 letters, digits, dots and hyphens, "
+            f"{name[:80]!r} is no host name: 1 to 64 letters, digits, dots, hyphens and underscores, "
             "the first and last a letter or digit"
         )
     if domain and not _HOSTNAME.fullmatch(domain):
@@ -129,7 +129,7 @@ def steps(plan: Iterable[tuple[Any, ...]], *, mapped: bool) -> None:
             )
 
 
-def namespaces(chosen: Mapping[str, str | int], network: object, mapped: object, hostname: str) -> None:
+def namespaces(chosen: Mapping[str, str | int], network: object, mapped: object) -> None:
     """Kinds that exist and can be shared, and namespaces that are there to be joined."""
     for kind, how in chosen.items():
         if kind not in kinds_of.FLAGS:
@@ -162,6 +162,18 @@ def sysctls(settings: Mapping[str, str], shared: Mapping[str, object], network: 
             raise InvalidConfig(f"the kernel parameter {name} would be the lab host's: the {kind} namespace is shared")
         if not isinstance(value, str) or not value.isprintable():
             raise InvalidConfig(f"the kernel parameter {name} takes a text, not {value!r}")
+
+
+def terminal_size(size: object, terminal: bool) -> None:
+    """(columns, lines) of a terminal: two numbers of 16 bits. ioctl_tty(2), "struct winsize"."""
+    if size is None:
+        return
+    if not terminal:
+        raise InvalidConfig("terminal_size is the size of a terminal; give terminal=True")
+    if not isinstance(size, tuple) or len(size) != 2:
+        raise InvalidConfig(f"terminal_size is (columns, lines), such as (80, 24), not {size!r}")
+    for name, number in zip(("columns", "lines"), size, strict=True):
+        whole(f"the terminal's number of {name}", number, 0, 0xFFFF)
 
 
 def mapped_root(uids: IdMap, gids: IdMap, user_name: str | int) -> None:

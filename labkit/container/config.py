@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import capabilities, rootfs, seccomp
 from labkit.cgroups.limits import Limits
-from labkit.container import checks
+from labkit.container import checks, passwd
 from labkit.errors import InvalidConfig, Unsupported
 from labkit.idmap import IdMap
 from labkit.overlay import Overlay
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/root",
     "TERM": "xterm",
 }
 
@@ -31,11 +30,12 @@ DEFAULT_ENV = {
 class Process:
     """A command and the powers it has: a container's first process, or a further one. OCI config.md, "Process".
 
-    `args` is the command with its arguments; `env` replaces the default environment; `user` is "uid" or "uid:gid" as
-    seen inside, with `groups` besides; `capabilities` are what is kept of root's power (Docker's 14 by default) and
-    `ambient` what another user than root keeps of those; `no_new_privileges` makes setuid programs powerless;
-    `rlimits` are pairs (soft, hard) by getrlimit(2)'s names, "nofile" say, None for no limit. With `terminal` the
-    process has a terminal of its own.
+    `args` is the command with its arguments; `env` replaces the default environment, in which HOME is the user's by the
+    container's /etc/passwd. `user` is "uid" or "uid:gid" as seen inside, with `groups` besides; `capabilities` are what
+    is kept of root's power (Docker's 14 by default) and `ambient` what another user than root keeps of those;
+    `no_new_privileges` makes setuid programs powerless; `rlimits` are pairs (soft, hard) by getrlimit(2)'s names,
+    "nofile" say, None for no limit. With `terminal` the process has a terminal of its own, of the size
+    `terminal_size`: (columns, lines), None for the kernel's 0 x 0.
 
     `seccomp` is which system calls it may make: "default", as Docker decides for the capabilities that are kept; a
     `labkit.seccomp.Profile`; None for all. A kernel without filters goes without the default one.
@@ -45,7 +45,7 @@ class Process:
 
     args: Sequence[str]
     _: KW_ONLY
-    env: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_ENV))
+    env: Mapping[str, str] | None = None
     cwd: str = "/"
     user: str | int = "0"
     groups: Sequence[int] = ()
@@ -57,11 +57,13 @@ class Process:
     oom_score_adj: int | None = None
     seccomp: str | Profile | None = "default"
     terminal: bool = False
+    terminal_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         checks.command(self.args)
-        checks.texts([*self.args, self.cwd, *self.env, *self.env.values()])
-        checks.environment(self.env)
+        env = self.env or {}
+        checks.texts([*self.args, self.cwd, *env, *env.values()])
+        checks.environment(env)
         if not self.cwd.startswith("/"):
             raise InvalidConfig(f"the working directory {self.cwd!r} must be an absolute path in the container")
         checks.user(self.user, self.groups, self.umask)
@@ -70,14 +72,15 @@ class Process:
             raise InvalidConfig("an ambient capability must be among those that are kept")
         checks.rlimits(self.rlimits)
         checks.whole("oom_score_adj", self.oom_score_adj, -1000, 1000)
+        checks.terminal_size(self.terminal_size, self.terminal)
         if self.seccomp not in ("default", None) and not isinstance(self.seccomp, Profile):
             raise InvalidConfig(f'seccomp is "default", a Profile, or None for no filter, not {self.seccomp!r}')
 
-    def process_message(self) -> dict[str, Any]:
-        """This as plain values, for the zygote."""
+    def process_message(self, root: str | os.PathLike[str] | Overlay) -> dict[str, Any]:
+        """This as plain values, for the zygote; `root` is the container's."""
         return {
             "args": tuple(self.args),
-            "env": dict(self.env),
+            "env": self._variables(root),
             "cwd": self.cwd,
             "user": checks.user(self.user, self.groups, self.umask),
             "kept": capabilities.mask(tuple(self.capabilities)),
@@ -87,7 +90,14 @@ class Process:
             "oom_score_adj": self.oom_score_adj,
             "seccomp": self._filter(),
             "terminal": self.terminal,
+            "terminal_size": self.terminal_size,
         }
+
+    def _variables(self, root: str | os.PathLike[str] | Overlay) -> dict[str, str]:
+        if self.env is not None:
+            return dict(self.env)
+        uid, *_ = checks.user(self.user, (), 0)
+        return DEFAULT_ENV | {"HOME": passwd.home(root, uid) if uid else "/root"}
 
     def _filter(self) -> bytes:
         """The filter as a program in BPF; empty for none."""
@@ -118,7 +128,9 @@ class Config(Process):
     `time_offsets` in seconds ("monotonic", "boottime"), and with `uid_mappings` and `gid_mappings`, ranges (inside,
     outside, count). `idmap_root` shows the root's files with their owners shifted alike, where the file system can.
 
-    `network` is "none" (a loopback of its own), "host", or an endpoint of a `labkit.network.Network`.
+    `network` is "none" (a loopback of its own), "host", or an endpoint of a `labkit.network.Network`. `hostname` is the
+    endpoint's name, or "container", unless it is given; in an endpoint's network, and in a root whose changes are kept
+    in memory, /etc/hosts has it.
 
     `limits` are those of its control group; unless they say otherwise it may have 512 processes. Where the machine has
     no groups to give, a container runs without, and limits are refused (`Unsupported`).
@@ -129,7 +141,7 @@ class Config(Process):
     root: str | os.PathLike[str] | Overlay
     _: KW_ONLY
     readonly: bool = False
-    hostname: str = "container"
+    hostname: str | None = None
     domainname: str = ""
     plan: tuple[Step, ...] = rootfs.DEFAULT_PLAN
     mounts: tuple[Step, ...] = ()
@@ -145,12 +157,12 @@ class Config(Process):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.texts([self.hostname, self.domainname])
-        checks.hostname(self.hostname, self.domainname)
+        checks.texts([self.host_name, self.domainname])
+        checks.hostname(self.host_name, self.domainname)
         # The default plan is known to be right, and is the longest.
         steps = self.mounts if self.plan is rootfs.DEFAULT_PLAN else (*self.plan, *self.mounts)
         checks.steps(steps, mapped=bool(self.uid_mappings))
-        checks.namespaces(self.namespaces, self.network, self.uid_mappings, self.hostname)
+        checks.namespaces(self.namespaces, self.network, self.uid_mappings)
         checks.sysctls(self.sysctl, self.namespaces, self.network)
         if bool(self.uid_mappings) != bool(self.gid_mappings):
             raise InvalidConfig("a user namespace needs both maps, uid_mappings and gid_mappings")
@@ -173,14 +185,19 @@ class Config(Process):
         else:
             overlay_checks.check(self.root)
 
+    @property
+    def host_name(self) -> str:
+        """Its host name."""
+        return getattr(self.network, "name", "container") if self.hostname is None else self.hostname
+
     def message(self) -> dict[str, Any]:
         """The same as plain values, for the zygote: what `labkit.container.launch.start` takes."""
         files = getattr(self.network, "files", {})
-        binds = tuple(("bind", source, target, ("ro",)) for target, source in files.items())
-        return self.process_message() | {
+        binds = tuple(("bind", source, target, ("ro", "over_link")) for target, source in files.items())
+        return self.process_message(self.root) | {
             "root": self.root.message() if isinstance(self.root, Overlay) else os.path.abspath(self.root),
             "readonly": self.readonly,
-            "hostname": self.hostname,
+            "hostname": self.host_name,
             "domainname": self.domainname,
             "plan": (*self.plan, *binds, *self.mounts),
             "sysctl": tuple(self.sysctl.items()),

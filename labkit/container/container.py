@@ -19,6 +19,7 @@ from labkit.container.state import State
 from labkit.container.steps import EXECUTING
 from labkit.descriptors import explained
 from labkit.errors import ChildNotStarted, LabkitError
+from labkit.idmap import IdMap
 from labkit.overlay import Overlay
 from labkit.overlay import checks as overlay_checks
 
@@ -58,6 +59,7 @@ class Container(Running):
         self.config = config
         self._start: int | None = None
         self._upper: int | None = None  # held for as long as the container keeps its changes there
+        self._named = contextlib.ExitStack()  # its host name is known in its network
         message = config.message()
         if config.init:
             message["init"] = init.find()
@@ -75,12 +77,12 @@ class Container(Running):
                     descriptors["start"] = start
                 if isinstance(config.root, Overlay) and config.root.upper is not None:
                     self._upper = overlay_checks.hold(config.root.upper)
+                if not isinstance(config.network, str):
+                    self._named.enter_context(config.network.host_name(config.host_name))
                 request = "labkit.container.launch:start"
                 Running.__init__(self, config, request, message, descriptors, capture=capture, stdin=stdin)
         except BaseException:
-            self._close_start()
-            self._close_upper()
-            self._end_group()
+            self._end()
             raise
 
     @property
@@ -126,9 +128,10 @@ class Container(Running):
             shared.add("net")
         joined = sum(flag for kind, flag in _JOINED.items() if kind not in shared)
         mapped = bool(self.config.uid_mappings)
-        message = further.process_message() | {
+        message = further.process_message(self.config.root) | {
             "joined": joined | (c.CLONE_NEWUSER if mapped else 0),
             "mapped": mapped,
+            "container_uid_map": str(IdMap(self.config.uid_mappings)) if mapped else "",
         }
         with self._born_in() as group:
             descriptors = {"container": self.pidfd} | group
@@ -196,10 +199,15 @@ class Container(Running):
         if upper is not None:
             os.close(upper)
 
-    def _let_go(self) -> None:
+    def _end(self) -> None:
+        """Undo what was made for it."""
         self._close_start()
         self._close_upper()
         self._end_group()
+        self._named.close()
+
+    def _let_go(self) -> None:
+        self._end()
         super()._let_go()
 
 

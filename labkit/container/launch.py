@@ -23,9 +23,11 @@ neither can have the zygote asleep meanwhile, so it runs beside it::
 import errno
 import marshal
 import os
+import stat
 import struct
+from contextlib import suppress
 
-from labkit import zygote
+from labkit import idmap, zygote
 from labkit.container import steps
 from labkit.container.scout import Scout
 from labkit.container.steps import Written
@@ -53,6 +55,7 @@ def start(argument: "Any", fds: list[int]) -> Started:
     command. Otherwise this returns when execve(2) has succeeded. `CallFailed` says what did not.
     """
     message, names = argument
+    _give_streams(message["user"][0], message["uid_map"], names, fds)
     network = None
     if not {"net"} & {*names, *message["shared"]} and message["network"] != "host" and not message["uid_map"]:
         network = zygote.ready_networks.take() if zygote.ready_networks else None
@@ -70,8 +73,23 @@ def start(argument: "Any", fds: list[int]) -> Started:
 def join(argument: "Any", fds: list[int]) -> Started:
     """Start a further process in a running container; return it. As `start`, with the container's pidfd "container"."""
     message, names = argument
+    _give_streams(message["user"][0], message["container_uid_map"], names, fds)
     container = fds[names.index("container")]
     return _launch(steps.further_process, message, (*names, "pid"), [*fds, container], leaves_orphans=False)
+
+
+def _give_streams(uid: int, uid_map: str, names: "tuple[str, ...]", fds: list[int]) -> None:
+    """Have the user own the pipes that the process reads and writes, or it could not open /dev/stdout. runc does, too.
+
+    What else it was given, such as a file, belongs to whom it belongs.
+    """
+    outside = idmap.IdMap.parse(uid_map).outside(uid) if uid_map else uid
+    if not outside:
+        return
+    for name, fd in zip(names, fds, strict=True):
+        if name in ("stdin", "stdout", "stderr") and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            with suppress(PermissionError):  # a pipe of somebody who is nobody on the lab host
+                os.fchown(fd, outside, -1)
 
 
 def _launch(

@@ -4,6 +4,7 @@ import os
 import struct
 
 from labkit import constants as c
+from labkit import netns
 from labkit.program import Block, Program, Value
 
 
@@ -19,12 +20,13 @@ def receive(program: Program, sync: Value, count: int) -> list[Value]:
     return received[:count]
 
 
-def write_file(program: Program, path: str, text: str) -> None:
+def write_file(program: Program, path: str, text: str, may_fail: bool = False) -> None:
     """Write to a file of the lab host's /proc."""
     program.step(f"writing {text} to {path}")
     how = struct.pack("=3Q", os.O_WRONLY | os.O_CLOEXEC, 0, 0)
-    file = program.call("openat2", c.AT_FDCWD, path, how, len(how), returns="file")
-    program.call("write", file, text, len(text))
+    file = Value("file")
+    program.call("openat2", c.AT_FDCWD, path, how, len(how), result=file, may_fail=may_fail)
+    program.call("write", file, text, len(text), may_fail=may_fail)
 
 
 def write_time(program: Program, offsets: "tuple[tuple[str, int], ...]") -> None:
@@ -39,7 +41,15 @@ def write_time(program: Program, offsets: "tuple[tuple[str, int], ...]") -> None
     program.call("setns", namespace, c.CLONE_NEWTIME)
 
 
-def write_loopback(program: Program) -> None:
+def _own_gid_map() -> str:
+    with open("/proc/self/gid_map") as file:
+        return file.read()
+
+
+def write_network(program: Program, gid_map: str) -> None:
+    """What a new network namespace is given: see `labkit.netns`. Without a `gid_map`: on the lab host's groups."""
     program.step("bringing up the loopback interface")
     fd = program.call("socket", 2, 2 | os.O_CLOEXEC, 0, returns="socket")  # AF_INET, SOCK_DGRAM
     program.call("ioctl", fd, 0x8914, struct.pack("=16sh22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+    for name, value in netns.settings(gid_map or _own_gid_map()).items():
+        write_file(program, f"/proc/{netns.SETTINGS}/{name}", value, may_fail=True)

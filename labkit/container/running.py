@@ -1,12 +1,14 @@
 """A process of a container as its caller holds it: looked at, signalled, waited for, killed."""
 
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from labkit import host, interrupts, messages
+from labkit.container import checks, terminal
 from labkit.container.config import Process
 from labkit.container.failure import start_error
 from labkit.errors import ChildNotStarted, LabkitError
@@ -108,6 +110,13 @@ class Running(Held):
 
     def _ends_within(self, timeout: float | None) -> bool:
         return self.output.pass_on_until(self._reply, timeout=timeout)
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Give its terminal another size; its foreground processes get SIGWINCH. `LabkitError`: it has no terminal."""
+        checks.terminal_size((columns, lines), self.process.terminal)
+        if self.terminal is None:
+            raise LabkitError(f"the {self.what} has ended, and its terminal with it")
+        fcntl.ioctl(self.terminal, terminal.TIOCSWINSZ, terminal.winsize((columns, lines)))
 
     @property
     def oom_killed(self) -> bool:

@@ -24,7 +24,7 @@ import os
 import signal
 import struct
 
-from labkit import capabilities, descriptors, mounts, rootfs, seccomp
+from labkit import capabilities, descriptors, mounts, netns, rootfs, seccomp
 from labkit import constants as c
 from labkit.container import pieces, terminal
 from labkit.container.plan import plan_of
@@ -105,7 +105,13 @@ class Written:
         """From the terminal on: what is the same for a first process and for further ones."""
         call, message = self.program.call, self.message
         if message["terminal"]:
-            terminal.write(self.program, self.parameters["console"], message["user"][0], message.get("console_node"))
+            terminal.write(
+                self.program,
+                self.parameters["console"],
+                message["user"][0],
+                message.get("console_node"),
+                message["terminal_size"],
+            )
         self.program.step("closing descriptors")
         still_open = {"status": STATUS_FD} if self.waits else {}
         if self.creates:
@@ -206,9 +212,18 @@ def first_process(message: "Message", names: "tuple[str, ...]") -> Written:
     if message["time_offsets"]:
         pieces.write_time(program, message["time_offsets"])
     if "net" in own:
-        pieces.write_loopback(program)
+        pieces.write_network(program, message["gid_map"])
     root = message["root"]
-    rootfs.write_entry(program, root if isinstance(root, str) else Overlay.of(root), plan, message["readonly"], trees)
+    # In a network /etc/hosts is the network's, and in other roots than one in memory it is whose the root is.
+    own_hosts = message["network"] != "endpoint" and not isinstance(root, str) and Overlay.of(root).scratch_bytes > 0
+    rootfs.write_entry(
+        program,
+        root if isinstance(root, str) else Overlay.of(root),
+        plan,
+        message["readonly"],
+        trees,
+        {"etc/hosts": f"{netns.HOSTS}127.0.1.1\t{message['hostname']}\n"} if own_hosts else None,
+    )
     if "uts" in own:
         program.step("setting the host name")
         program.call("sethostname", message["hostname"], len(os.fsencode(message["hostname"])))

@@ -15,20 +15,29 @@ from labkit import constants as c
 from labkit.program import Block, Program, Value
 
 _TIOCSPTLCK, _TIOCGPTPEER, _TIOCSCTTY = 0x40045431, 0x5441, 0x540E
+TIOCSWINSZ = 0x5414
 _SOL_SOCKET, _SCM_RIGHTS = 1, 1
 
 
-def write(program: Program, console: Value, uid: int, node: str | None) -> None:
+def winsize(size: tuple[int, int]) -> bytes:
+    """The kernel's struct winsize of (columns, lines). ioctl_tty(2)."""
+    columns, lines = size
+    return struct.pack("=4H", lines, columns, 0, 0)
+
+
+def write(program: Program, console: Value, uid: int, node: str | None, size: tuple[int, int] | None = None) -> None:
     """Add the calls that open a terminal, make it input and output, and send its master on the socket `console`.
 
     For a process that has entered its root and begun a session. `node` is where it shall be seen besides, or None:
-    "/dev/console" for a container's first process.
+    "/dev/console" for a container's first process. `size` is (columns, lines).
     """
     program.step("opening a terminal")
     how = struct.pack("=3Q", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, 0, c.RESOLVE_NO_SYMLINKS | c.RESOLVE_NO_MAGICLINKS)
     master = Value("master")
     program.call("openat2", c.AT_FDCWD, "/dev/pts/ptmx", how, len(how), result=master)
     program.call("ioctl", master, _TIOCSPTLCK, struct.pack("=i", 0))
+    if size:
+        program.call("ioctl", master, TIOCSWINSZ, winsize(size))
     slave = program.call("ioctl", master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY, returns="slave")
     program.call("fchown", slave, uid, -1)
     if node:

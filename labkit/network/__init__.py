@@ -16,7 +16,7 @@ A network has a child on the lab host that speaks netlink (`labkit.network.netli
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Interface
 from typing import ParamSpec, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -123,7 +123,11 @@ class Network:
             self._write_names()
 
     def _write_names(self) -> None:
-        self._names.write((name, one.interface.ip) for name, one in self.endpoints.items())
+        known = {name.lower(): (name, one.interface.ip) for name, one in self.endpoints.items()}
+        for one in self.endpoints.values():
+            for name in one._host_names:  # which nobody takes from an endpoint, or from who had it first
+                known.setdefault(name.lower(), (name, one.interface.ip))
+        self._names.write(known.values())
 
     def _call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of `netlink` on the lab host; in a new child, where the last one was interrupted."""
@@ -164,6 +168,7 @@ class Endpoint:
         self.published: tuple[Published, ...] = ()
         self._theirs: tuple[process.Child, int] | None = None  # the child that holds the namespace too, and its number
         self._relays = Relays()
+        self._host_names: list[str] = []  # of containers that have joined
 
     @property
     def netns_fd(self) -> int:
@@ -189,6 +194,23 @@ class Endpoint:
     def files(self) -> dict[str, str]:
         """Files to bind-mount read-only into a container: from the path in it, without "/", to the one here."""
         return self.network._names.files
+
+    @contextlib.contextmanager
+    def host_name(self, name: str) -> Iterator[None]:
+        """Have `name`, the host name of a container in this endpoint, found at its address too, until it is left."""
+        self._set_host_names([*self._host_names, name])
+        try:
+            yield
+        finally:
+            left = list(self._host_names)
+            left.remove(name)
+            self._set_host_names(left)
+
+    def _set_host_names(self, names: list[str]) -> None:
+        with self.network._lock:
+            self._host_names = names
+            if not self.network.closed and self.network.endpoints.get(self.name) is self:
+                self.network._write_names()
 
     def publish(self, port: int, host_port: int = 0, address: str = LOOPBACK) -> Published:
         """Publish one more port; any that is free where `host_port` is 0. It stays so until the endpoint is closed."""

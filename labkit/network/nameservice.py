@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 from labkit import temporary
+from labkit.netns import HOSTS
 
-_ALWAYS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _RESOLV_CONF = "# No name server: the names of this network are in /etc/hosts.\n"
 
 
@@ -24,7 +24,7 @@ class Names:
         self.hosts = os.path.join(self._folder.name, "hosts")
         self.resolv_conf = os.path.join(self._folder.name, "resolv.conf")
         try:
-            for path, text in ((self.hosts, _ALWAYS), (self.resolv_conf, _RESOLV_CONF)):
+            for path, text in ((self.hosts, HOSTS), (self.resolv_conf, _RESOLV_CONF)):
                 with open(path, "w") as file:
                     file.write(text)
                 os.chmod(path, 0o644)  # whoever the container's program runs as reads them, whatever the umask
@@ -42,7 +42,7 @@ class Names:
 
         At no moment does a reader find half a line: what is longer than the new text is blank lines before it is cut.
         """
-        text = (_ALWAYS + "".join(f"{address}\t{name}\n" for name, address in known)).encode()
+        text = (HOSTS + "".join(f"{address}\t{name}\n" for name, address in known)).encode()
         fd = os.open(self.hosts, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.pwrite(fd, text.ljust(os.fstat(fd).st_size, b"\n"), 0)

@@ -22,7 +22,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
 
 from labkit import constants as c
-from labkit import syscalls
+from labkit import netns, syscalls
 from labkit.errors import InvalidConfig, LabkitError, Unsupported
 from labkit.network import nftables
 
@@ -88,7 +88,8 @@ def plug(bridge: str, link: str, address: IPv4Interface, gateway: str, hardware_
             syscalls.unshare(c.CLONE_NEWNET)
             try:
                 namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-                syscalls.set_interface_up("lo")
+                with _proc() as proc:
+                    netns.begin(proc)
                 inside = _iproute()  # a netlink socket stays with the namespace it was made in
             finally:
                 syscalls.setns(home, c.CLONE_NEWNET)
@@ -125,6 +126,15 @@ def unplug(link: str, namespace: int | None) -> None:
 def _forward(on: bool) -> None:
     with open(_IP_FORWARD, "w") as file:
         file.write("1" if on else "0")
+
+
+@contextmanager
+def _proc() -> Iterator[int]:
+    fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _iproute() -> Any:

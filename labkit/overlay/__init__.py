@@ -26,6 +26,7 @@ Sources: the kernel's Documentation/filesystems/overlayfs.rst; fsopen(2), fsconf
 import os
 import stat
 import struct
+from contextlib import suppress
 from errno import ENOENT, ENOTDIR
 
 from labkit import constants as c
@@ -35,7 +36,7 @@ from labkit.program import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from labkit.program import Value
 
@@ -126,7 +127,12 @@ class Overlay:
 
 
 def write(
-    program: Program, overlay: Overlay, *, copies: "Sequence[Value]" = (), own_user_namespace: bool = False
+    program: Program,
+    overlay: Overlay,
+    *,
+    copies: "Sequence[Value]" = (),
+    own_user_namespace: bool = False,
+    files: "Mapping[str, str] | None" = None,
 ) -> "Value":
     """Add the system calls that make `overlay` a mount that is attached nowhere yet; return its descriptor.
 
@@ -134,17 +140,18 @@ def write(
     covers the topmost lower layer, until that is unmounted, or the old root with all that is mounted in it.
 
     A process in a user namespace of its own cannot reach every folder: `copies` are mounts of the lower layers that
-    its parent has made for it, one each. It needs an upper layer in memory.
+    its parent has made for it, one each. It needs an upper layer in memory. So do `files`, texts that it begins with,
+    by paths such as "etc/hosts"; where the lower layers have no such folder they are left out.
     """
     program.step(f"mount -t overlay -o {','.join(_options(overlay, own_user_namespace))}")
     if not overlay.writable and len(overlay.lower) == 1:
         return _readonly(program, overlay.lower[0])
     if overlay.scratch_bytes:
-        overlay = _in_memory(program, overlay, copies)
+        overlay = _in_memory(program, overlay, copies, files or {})
     return (_append if _takes_one_by_one(overlay) else _at_once)(program, overlay, own_user_namespace)
 
 
-def _in_memory(program: Program, overlay: Overlay, copies: "Sequence[Value]") -> Overlay:
+def _in_memory(program: Program, overlay: Overlay, copies: "Sequence[Value]", files: "Mapping[str, str]") -> Overlay:
     """Make the upper layer, in a tmpfs that covers the topmost lower layer; return the overlay as it is now."""
     # /proc is there in every mount namespace. Another place may be closed to a user namespace.
     place = "/proc" if copies else overlay.lower[0]
@@ -152,6 +159,13 @@ def _in_memory(program: Program, overlay: Overlay, copies: "Sequence[Value]") ->
     memory = detached.filesystem(program, "tmpfs", (f"size={overlay.scratch_bytes}", "mode=0700"))
     program.call("mkdirat", memory, "upper", root_mode)
     program.call("mkdirat", memory, "work", 0o700)
+    for path, text in files.items():
+        folder, _, _ = path.rpartition("/")
+        if (mode := _folder_mode(overlay, folder)) is not None:
+            program.call("mkdirat", memory, f"upper/{folder}", mode, may_fail=True)
+            how = struct.pack("=3Q", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644, 0)
+            file = program.call("openat2", memory, f"upper/{path}", how, len(how), returns="file")
+            program.call("write", file, text, len(os.fsencode(text)))
     if copies:
         # To copy it from a lower layer, its owner would have to be somebody in the user namespace.
         program.call("mkdirat", memory, "upper/tmp", 0o1777)
@@ -167,6 +181,15 @@ def _in_memory(program: Program, overlay: Overlay, copies: "Sequence[Value]") ->
         program.call("move_mount", copy, "", memory, name, c.MOVE_MOUNT_F_EMPTY_PATH)
         lower[number] = f"{place}/{name}"
     return Overlay(lower, f"{place}/upper", f"{place}/work")
+
+
+def _folder_mode(overlay: Overlay, folder: str) -> int | None:
+    """The mode of a folder in the topmost lower layer that has the name; None where that is none, such as a link."""
+    for layer in overlay.lower:
+        with suppress(OSError):
+            found = os.lstat(f"{layer}/{folder}")
+            return stat.S_IMODE(found.st_mode) if stat.S_ISDIR(found.st_mode) else None
+    return None
 
 
 def mount(overlay: Overlay, target: "Path") -> None:

@@ -14,8 +14,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,6 +208,20 @@ def theme(request: pytest.FixtureRequest) -> str:
     """JupyterLab's two themes."""
     name: str = request.param
     return name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Add to a failure what the page said, and JupyterLab in its log: the machine that saw it may be gone."""
+    report = yield
+    fixtures = getattr(item, "funcargs", {})
+    if report.failed and call.when == "call" and "page" in fixtures:
+        with suppress(Exception):
+            report.sections.append(("The page", fixtures["page"].inner_text("body", timeout=5000)[-3000:]))
+        for name in {"jupyter", "jupyter_in_vm"} & fixtures.keys():
+            log = fixtures[name].state.parent / "jupyter.log"
+            report.sections.append(("JupyterLab's log", log.read_text(errors="replace")[-3000:]))
+    return report
 
 
 @pytest.fixture
