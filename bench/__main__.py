@@ -1,6 +1,5 @@
 """`./lab bench [NAME...] [--rounds N] [--json] [--plot FILE.svg]`"""
 
-import argparse
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from bench import memory, plot, rate, scale, start
 from bench.sampling import Row
+from labkit.arguments import Parser
 from labkit.errors import LabkitError
 
 BENCHMARKS = {
@@ -39,7 +39,7 @@ def measure(names: Collection[str], rounds: int) -> list[Row]:
 
 def main() -> int:
     """Run benchmarks and print their tables, or with --json the same figures for a program."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="./lab bench",
         description="Measure labkit beside the tools people use.",
         epilog="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items()),

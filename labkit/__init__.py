@@ -11,7 +11,7 @@ is called for, never at import. Imports point only downwards::
     process held output child host hostgroup labhost         the process boundary
     zygote keeper ready sealed idmap
     program layout loop syscalls constants errors messages   the kernel boundary
-    descriptors temporary procfs paths tree cgroupfs netns
+    descriptors temporary procfs paths tree cgroupfs netns arguments
     cgroup_errors privilege_errors overlay_errors
 
 A name with a slash is a folder: a mechanism of several parts, or a system built of the mechanisms.

@@ -53,6 +53,7 @@ def attach_source(
             program.call("mount_setattr", tree, "", flags, attr, len(attr))
     onto_file = not stat.S_ISDIR(os.stat(source).st_mode)
     attach(program, root, tree, target, onto_file, over_link="over_link" in attributes)
+    program.call("close", tree)
 
 
 def split_attributes(attributes: "Iterable[str]") -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ import resource
 from labkit.errors import LabkitError
 
 RLIMIT_NOFILE = resource.RLIMIT_NOFILE
-RESERVE = 64  # what is left free, for what a start itself opens in a caller
+RESERVE = 20  # what is left free, for what a start itself opens in a caller
 
 _first: tuple[int, int] | None = None
 

@@ -32,4 +32,6 @@ def filesystem(
         else:
             program.call("fsconfig", context, c.FSCONFIG_SET_FLAG, key, None, 0)
     program.call("fsconfig", context, c.FSCONFIG_CMD_CREATE, None, None, 0)
-    return program.call("fsmount", context, c.FSMOUNT_CLOEXEC, attributes, returns=returns or fstype)
+    mount = program.call("fsmount", context, c.FSMOUNT_CLOEXEC, attributes, returns=returns or fstype)
+    program.call("close", context)
+    return mount

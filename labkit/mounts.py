@@ -15,7 +15,7 @@ import struct
 from labkit import constants as c
 from labkit import detached
 from labkit.binds import attach_source, open_source
-from labkit.places import BOTH_BY_FD, attach, attribute_mask, copy_of, open_in
+from labkit.places import BOTH_BY_FD, attach, attribute_mask, copy_of, folder_in, open_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def filesystem(
 
     It is made detached and then attached, so a folder of the image that looks like a procfs never stands in for one.
     """
-    attach(program, root, detached.filesystem(program, fstype, options, attribute_mask(attributes)), target)
+    mount = detached.filesystem(program, fstype, options, attribute_mask(attributes))
+    attach(program, root, mount, target)
+    program.call("close", mount)
 
 
 def sysctls(program: "Program", root: "Value", settings: "Iterable[tuple[str, str]]") -> None:
@@ -129,7 +131,7 @@ def device(program: "Program", root: "Value", name: str) -> None:
     """
     major, minor = _DEVICES[name]
     if may_make_devices():
-        dev = open_in(program, root, "dev", os.O_PATH | os.O_DIRECTORY)
+        dev = folder_in(program, root, "dev")
         program.call("mknodat", dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
         return
     found = os.stat(f"/dev/{name}")
@@ -146,14 +148,14 @@ def bound_device(name: str) -> "Step":
 def symlink(program: "Program", root: "Value", points_to: str, path: str) -> None:
     """Make a symbolic link; what stands there already stays."""
     folder, _, name = path.rpartition("/")
-    parent = open_in(program, root, folder or ".", os.O_PATH | os.O_DIRECTORY)
+    parent = folder_in(program, root, folder)
     program.call("symlinkat", points_to, parent, name, may_fail=True)
 
 
 def directory(program: "Program", root: "Value", path: str, mode: int = 0o755) -> None:
     """Make a folder, in one that exists; one that stands there already stays."""
     folder, _, name = path.rpartition("/")
-    parent = open_in(program, root, folder or ".", os.O_PATH | os.O_DIRECTORY)
+    parent = folder_in(program, root, folder)
     program.call("mkdirat", parent, name, mode, may_fail=True)
 
 
@@ -169,6 +171,8 @@ def readonly(program: "Program", root: "Value", path: str) -> None:
     attributes = struct.pack("=4Q", c.MOUNT_ATTR_RDONLY, 0, 0, 0)
     program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attributes, len(attributes))
     program.call("move_mount", tree, "", place, "", BOTH_BY_FD)
+    program.call("close", place)
+    program.call("close", tree)
 
 
 def mask(program: "Program", root: "Value", path: str) -> None:
@@ -185,8 +189,10 @@ def mask(program: "Program", root: "Value", path: str) -> None:
         attach(program, root, empty, path)
     elif os.path.exists(f"/{path}"):
         place = open_in(program, root, path, os.O_PATH, c.RESOLVE_NO_SYMLINKS)
-        _, null = copy_of(program, root, "dev/null")
+        original, null = copy_of(program, root, "dev/null")
         program.call("move_mount", null, "", place, "", BOTH_BY_FD)
+        for done in (place, original, null):
+            program.call("close", done)
 
 
 def may_make_devices() -> bool:

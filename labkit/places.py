@@ -53,16 +53,36 @@ def attach(
     kind = os.O_NOFOLLOW if over_link else 0 if onto_file else os.O_DIRECTORY
     place = open_in(program, parent, name, os.O_PATH | kind, c.RESOLVE_NO_SYMLINKS)
     program.call("move_mount", mount, "", place, "", BOTH_BY_FD)
+    program.call("close", place)
+    _cover(program, root, target.strip("/"))
 
 
 def _made(program: "Program", root: "Value", folder: str) -> "Value":
     """The folder `folder`, made with those above it where they are missing."""
-    if not folder:
-        return root
-    if folder != "dev" and folder.partition("/")[0] not in _THE_KERNELS:
+    if folder and folder != "dev" and folder.partition("/")[0] not in _THE_KERNELS:
         above, _, name = folder.rpartition("/")
         program.call("mkdirat", _made(program, root, above), name, 0o755, may_fail=True)
-    return open_in(program, root, folder, os.O_PATH | os.O_DIRECTORY)
+    return folder_in(program, root, folder)
+
+
+def folder_in(program: "Program", root: "Value", path: str) -> "Value":
+    """The folder `path`; "" is the root itself. One that was opened before is used again, until it is covered.
+
+    A container's process may have few descriptors (a limit of 64 is enough), and most of a plan lies in /dev.
+    """
+    if not path:
+        return root
+    known = program.folders.get((root, path))
+    if known is None:
+        known = program.folders[root, path] = open_in(program, root, path, os.O_PATH | os.O_DIRECTORY)
+    return known
+
+
+def _cover(program: "Program", root: "Value", path: str) -> None:
+    """Something is mounted at `path`: folders there and below are others from now on."""
+    for known in [(top, folder) for top, folder in program.folders if top is root]:
+        if f"{known[1]}/".startswith(f"{path}/"):
+            del program.folders[known]
 
 
 def copy_of(program: "Program", root: "Value", path: str) -> "tuple[Value, Value]":

@@ -57,6 +57,7 @@ class Program:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.folders: dict[tuple[Value, str], Value] = {}  #: opened already, by root and path: `labkit.places`
         self._step = ""
         self._memory: mmap.mmap | None = None
         self._base = 0  # its address

@@ -47,7 +47,7 @@ PROCESS_NAME = "labkit-host"  # what `ps -o comm` shows, and by which `labkit.ho
 REQUEST_BYTES = 128 * 1024
 REQUEST_DESCRIPTORS = 24
 EXIT = struct.Struct("=ciQQ")  # b"X", wait status, CPU time in µs, peak memory in KiB
-_CHILD_OPENS = 256  # descriptors, more than a container's beginning has open at once
+_CHILD_OPENS = 36  # descriptors, more than a container's beginning has open at once, without mounts of one's own
 
 ready_networks: ready.Ready | None = None  # in the zygote itself
 

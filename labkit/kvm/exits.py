@@ -98,6 +98,21 @@ class InternalError:
 
 
 @dataclass(frozen=True)
+class NotImitated(InternalError):
+    """The program that imitates a processor met an instruction that it lacks; a real processor may well know it."""
+
+    address: int
+    instruction: bytes  #: what stands at `address`, at most 8 bytes of it
+
+    def __str__(self) -> str:
+        return (
+            f"at address {self.address:#x} the imitated processor met {self.instruction.hex(' ')}. The imitation "
+            "(labkit.kvm.instructions) lacks this instruction, or the memory that it reaches for; that says nothing "
+            "against the guest, and on a machine with /dev/kvm a real processor carries it out"
+        )
+
+
+@dataclass(frozen=True)
 class Other:
     """One of the some thirty further reasons, which our guests do not give."""
 

@@ -67,7 +67,7 @@ class Machine:
         `NeverHalted`: its time is up. KeyboardInterrupt stops it, and it can be resumed.
         """
         self.resume()
-        stop = exits.read(self.page)
+        stop = self._exit()
         self.counts[type(stop).__name__] += 1
         return stop
 
@@ -103,6 +103,9 @@ class Machine:
         return int.from_bytes(self.memory[address : address + 4], "little")
 
     # What the two kinds do each in their own way.
+
+    def _exit(self) -> exits.Exit:
+        return exits.read(self.page)
 
     def _open(self, memory_bytes: int) -> None:
         raise NotImplementedError

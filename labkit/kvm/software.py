@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from labkit.kvm import api
 from labkit.kvm.api import KvmIo, KvmMmio, KvmRegs, KvmRun, KvmSregs
-from labkit.kvm.exits import NeverHalted, place_of_answer
+from labkit.kvm.exits import Exit, InternalError, NeverHalted, NotImitated, place_of_answer
 from labkit.kvm.instructions import Processor, Stop
 from labkit.kvm.machine import PAGE_BYTES, Machine
 
@@ -46,6 +46,13 @@ class SoftwareMachine(Machine):
                 break
             answer = b""
         self._write_page(stop)
+
+    def _exit(self) -> Exit:
+        exit_ = super()._exit()
+        if isinstance(exit_, InternalError):
+            address = self._processor.ip
+            return NotImitated(exit_.suberror, address, bytes(self.memory[address : address + 8]))
+        return exit_
 
     def _write_page(self, stop: Stop) -> None:
         """Say on the page why the guest has stopped, as KVM does."""

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from labkit import arguments
+
 # command: (module, function, one line)
 COMMANDS = {
     "open": ("labkit.lab.serve", "main", "open the course in JupyterLab"),
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     name, *rest = words
     if name not in COMMANDS:
-        print(f"lab: there is no command '{name}'. labkit --help lists them.", file=sys.stderr)
+        print(f"lab: {arguments.unknown(name, COMMANDS)} (./lab --help lists the commands)", file=sys.stderr)
         return 2
     from labkit import paths
     from labkit.errors import LabkitError
@@ -49,15 +51,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == "vm" and rest[:1] == ["--labs"]:
         module, rest = "labkit.lab.invm", rest[1:]
     try:
-        return int(getattr(importlib.import_module(module), function)(rest) or 0)
+        code = int(getattr(importlib.import_module(module), function)(rest) or 0)
+        sys.stdout.flush()
+        return code
     except LabkitError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to be said at exit
+        _say_no_more()
         return 0
+    except OSError as error:
+        _say_no_more()
+        what = f" ({error.filename})" if error.filename else ""
+        print(f"lab: {error.strerror or error}{what}.", file=sys.stderr)
+        return 1
+
+
+def _say_no_more() -> None:
+    """What is still to be written to standard output is dropped, or Python would try once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def bench(argv: Sequence[str]) -> int:

@@ -5,7 +5,6 @@ doctor.report()          # the tables, in a notebook or a terminal
 doctor.findings(machine) # the same as data
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -17,6 +16,7 @@ from rich.jupyter import JupyterMixin
 from rich.table import Table
 
 from labkit import paths
+from labkit.arguments import Parser
 from labkit.lab.findings import Finding, Status, findings
 from labkit.lab.machine import Machine, examine
 
@@ -132,9 +132,7 @@ def report() -> Report:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="./lab doctor", description="What this machine can do, and how to mend the rest."
-    )
+    parser = Parser(prog="./lab doctor", description="What this machine can do, and how to mend the rest.")
     parser.add_argument("--json", action="store_true", help="the same for a program")
     parser.add_argument(
         "--strict", action="store_true", help="fail unless all of it is there, as on the course's reference machine"

@@ -3,11 +3,11 @@
 Notebooks and progress are this machine's own, shared writable; everything else that a lab changes goes with the VM.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from labkit import paths, vm
+from labkit.arguments import Parser
 from labkit.lab import serve
 
 MEMORY_MIB = 2048
@@ -15,7 +15,7 @@ PORTS = range(8888, 8988)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="./lab --vm", description="Open the course in a microVM.")
+    parser = Parser(prog="./lab --vm", description="Open the course in a microVM.")
     parser.add_argument("--port", type=int)
     parser.add_argument("--kind", choices=["uml", "qemu"])
     options = parser.parse_args(argv)

@@ -1,6 +1,5 @@
 """`./lab reset`: puts everything back as it was before the labs ran."""
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labkit import host, paths
+from labkit.arguments import Parser
 from labkit.lab import leftover
 from labkit.vm import computer
 
@@ -17,7 +17,7 @@ KEPT = (paths.KEPT_NOTEBOOKS, "grading-seed", "setup.lock")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="./lab reset",
         description="End every lab host of yours, with all that runs, is mounted or linked in it. The machine itself "
         "was never changed by a lab.",

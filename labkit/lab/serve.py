@@ -3,16 +3,22 @@
 JupyterLab listens on 127.0.0.1 only, asks for a token, and needs no network: it neither looks for updates nor for news.
 """
 
-import argparse
+import fcntl
+import json
 import os
 import re
 import select
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(CHECKOUT))
+
+from labkit.arguments import Parser  # noqa: E402  # run by path
+
 STATE = Path(os.environ.get("LABKIT_STATE") or CHECKOUT / ".lab")
 
 AS_ROOT = (
@@ -24,11 +30,14 @@ CANNOT = (
     "./lab doctor says why and how to mend it; ./lab --vm opens the course in a small virtual machine."
 )
 SECONDS_TO_ANSWER = 30
+SECONDS_TO_BEGIN = 60  # from the start of JupyterLab until it listens, on a slow machine
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="./lab", description="Open the course in JupyterLab.", epilog="./lab --help lists the commands."
+def parser() -> Parser:
+    parser = Parser(
+        prog="./lab",
+        description="Open the course in JupyterLab.",
+        epilog="./lab --help lists the commands. What follows -- goes to JupyterLab.",
     )
     parser.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
     parser.add_argument(
@@ -117,6 +126,66 @@ def can_make_namespaces() -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
+def cannot_write() -> str:
+    """Why nothing could be saved here, and what to do; empty if it can."""
+    for folder in (CHECKOUT / "labs", STATE):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            return (
+                f"{folder} cannot be written to, so no notebook and no progress could be saved. "
+                f"Make a copy in a folder of your own and start that: cp -r {CHECKOUT} ~/labkit && ~/labkit/lab"
+            )
+    return ""
+
+
+def already_running(port: int | None) -> str:
+    """The address of the JupyterLab that has this checkout open, or empty; then this process has it open from now on.
+
+    One that is asked for at another `port` than the running one is a second one on purpose.
+    """
+    STATE.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = os.open(STATE / "open.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # held until this one ends
+    except OSError:  # another user's
+        return ""
+    for _ in range(SECONDS_TO_BEGIN * 10):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(lock, 20, 0).decode()
+            if not own_process(pid):
+                return ""
+            found = address_of(pid)
+            if found and port not in (None, found[0]):
+                return ""
+            if found:
+                return found[1]
+            time.sleep(0.1)
+        else:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}".encode(), 0)
+            return ""
+    return ""  # it hangs, or listens without having said where
+
+
+def own_process(pid: str) -> bool:
+    """Whether that process is this user's, or not known yet. Another user's token is not ours to show."""
+    try:
+        return not pid or os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+    except OSError:
+        return True  # it has just ended
+
+
+def address_of(pid: str) -> tuple[int, str] | None:
+    """The port and the address, with its token, of the JupyterLab of this user with that PID, once it listens."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    try:
+        told = json.loads(Path(jupyter_runtime_dir(), f"jpserver-{pid}.json").read_text())
+        return told["port"], f"{told['url']}lab?token={told['token']}"
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def wants_vm() -> bool:
     """Asks on a terminal; anywhere else, or without an answer in time, the answer is no."""
     who = "root" if os.getuid() == 0 else "you"
@@ -132,7 +201,9 @@ def wants_vm() -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options, rest = parser().parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if "--" in words else len(words)
+    options, rest = parser().parse_args(words[:cut]), words[cut + 1 :]
     if options.port is not None and not 0 <= options.port <= 65535:
         print("lab: a port is a number up to 65535.", file=sys.stderr)
         return 2
@@ -148,6 +219,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         port = ["--port", str(options.port)] if options.port is not None else []
         return command(["vm", "--labs", *port])
+    if problem := cannot_write():
+        print(f"lab: {problem}", file=sys.stderr)
+        return 1
     from labkit.lab import scope, service, setup, setup_log
 
     try:
@@ -158,9 +232,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if service.is_running() and options.port is None:
         service.show()
         return 0
+    scope.enter()
+    if address := already_running(options.port):
+        print(f"The course is open already: {address}")
+        return 0
     if service.IN_SERVICE in os.environ:
         os.environ["JUPYTER_TOKEN_FILE"] = str(service.token_file())
-    scope.enter()
     if os.getuid() == 0 and "LABKIT_IN_VM" not in os.environ:
         print(AS_ROOT, flush=True)
     # The user's other Jupyter work keeps its own open tabs; the course has its own.

@@ -5,7 +5,6 @@ It may be stopped at any point and run again: the environment counts only once i
 last thing done; the root filesystem is built aside and renamed; a lock keeps two set-ups apart.
 """
 
-import argparse
 import fcntl
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from labkit.arguments import Parser
 from labkit.lab import setup_rootfs
 from labkit.lab.setup_debian import PACKAGES, missing_packages, system_packages, test_packages, venv_package
 from labkit.lab.setup_log import CHECKOUT, Log, SetupError
@@ -115,7 +115,7 @@ def set_up_system(state: Path, command: str, owner: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="./lab setup", description="Called by ./lab.")
+    parser = Parser(prog="./lab setup", description="Called by ./lab.")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--stamp", default="")
     parser.add_argument("--system", metavar="COMMAND")

@@ -260,7 +260,7 @@ def _options(overlay: Overlay, own_user_namespace: bool = False) -> list[str]:
 def _close(program: Program) -> None:
     """Close the descriptors that `program.perform()` has opened."""
     for call, result in program.results():
-        if call.name in ("fsopen", "fsmount", "open_tree") and result > 0:
+        if call.name in ("fsmount", "open_tree") and result > 0:
             os.close(result)
 
 

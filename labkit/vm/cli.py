@@ -11,6 +11,7 @@ import tty
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from labkit.arguments import Parser
 from labkit.errors import LabkitError
 from labkit.vm.command import KINDS, kinds, run
 from labkit.vm.machine import TimedOut
@@ -19,8 +20,8 @@ EXIT_TIMED_OUT = 124  # as timeout(1)
 EXIT_NO_MACHINE = 125  # as env(1) and docker-run(1): the command was never run
 
 
-def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(
+def parser() -> Parser:
+    options = Parser(
         prog="lab vm",
         description="Run a command in a virtual machine that has this machine's own files. What it changes there is "
         "forgotten when it ends, except in folders given with --writable.",

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from labkit import paths
 from labkit.container import create, run, start
 from labkit.errors import InvalidConfig, LabkitError
 from labkit.network import Network
@@ -204,3 +207,33 @@ def test_every_user_may_ping_and_take_any_port(busybox: Path) -> None:
             done = run(["sh", "-c", bind], user="1000", capabilities=[], capture=True, timeout=20, **config)
             assert done.stdout == "nc: timed out\n"
     assert sh(read, **MAPPED).split() == ["0", "0", "65535"]
+
+
+# Few descriptors
+
+WITH_FEW = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+from labkit.container import run
+from labkit.errors import LabkitError
+from labkit.network import Network
+try:
+    print(run(["sh", "-c", "ulimit -n"], capture=True).stdout, end="")
+    with Network("few") as network, network.endpoint("one") as endpoint:
+        print(run(["echo", "there"], network=endpoint, terminal=True, capture=True).stdout.strip())
+except LabkitError as error:
+    print(error)
+"""
+
+
+def test_64_descriptors_are_enough_and_fewer_are_explained(busybox: Path) -> None:
+    for limit, said in ((64, "64\nthere\n"), (24, "nearly all of the 24 descriptors")):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", WITH_FEW, str(limit)],
+            env={**os.environ, "PYTHONPATH": str(paths.checkout()), "LABKIT_STATE": str(busybox.parents[1])},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert said in done.stdout, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr

@@ -22,7 +22,7 @@ def test_every_command_is_offered_by_the_script_too() -> None:
 
 def test_unknown_command_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["frobnicate"]) == 2
-    assert "no command 'frobnicate'" in capsys.readouterr().err
+    assert "there is no 'frobnicate' here" in capsys.readouterr().err
     assert cli.main([]) == 2
     assert cli.main(["--help"]) == 0
     assert "doctor" in capsys.readouterr().out

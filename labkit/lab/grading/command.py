@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labkit.arguments import Parser
 from labkit.errors import LabkitError
 from labkit.lab.grading.results import Exam, Result
 
@@ -28,14 +29,14 @@ class Usage(LabkitError):
     """What was asked for makes no sense: exit code 2."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="./lab grade",
         description="Grade notebooks that were handed in. Nothing of them runs outside of a container.",
         epilog=EXPLAINED,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("paths", metavar="FOLDER_OR_NOTEBOOK", nargs="+", type=Path)
     made.add_argument("--out", metavar="DIR", type=Path, help="where the report goes (default: graded)")
     made.add_argument("--seed", metavar="TEXT", help="what learners' parameters are drawn from (default: kept here)")

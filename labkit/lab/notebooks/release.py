@@ -5,7 +5,6 @@ From `labs/source/NN_name.md` come `labs/NN_name.ipynb`, the learner's copy, wit
 byte. Work of a learner's in `labs/` is never lost: what is there and was changed is copied aside first.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -19,6 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from labkit import paths
+from labkit.arguments import Parser
 from labkit.errors import Unsupported
 from labkit.lab.notebooks import execute, source
 from labkit.lab.notebooks.needs import lacking
@@ -40,7 +40,7 @@ class Finding:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(prog="./lab release", description="Make the notebooks from labs/source/.")
+    parser = Parser(prog="./lab release", description="Make the notebooks from labs/source/.")
     parser.add_argument("lab", nargs="*", help="numbers of labs, such as 05 (default: all)")
     parser.add_argument("--check", action="store_true", help="only say which notebooks are out of date")
     parser.add_argument("--all", action="store_true", help="execute the solved notebooks even where nothing changed")

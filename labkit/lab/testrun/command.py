@@ -3,7 +3,6 @@
 The last line is always `N passed, N failed, N skipped`, alone.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from labkit import paths, temporary
+from labkit.arguments import Parser
 from labkit.lab import setup_log
 from labkit.lab.testrun import covered, jobs, related, results, sandbox, schedule
 from labkit.lab.testrun.install import Installation
@@ -27,7 +27,7 @@ _SHOWN_BYTES = 30_000  # of a failed job's output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="./lab test",
         description="Run the tests, several at once. As root, each job in namespaces of its own.",
         epilog="Lanes: " + ", ".join(LANES) + ". What follows -- goes to pytest.",
