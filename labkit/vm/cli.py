@@ -13,6 +13,7 @@ from types import FrameType
 
 from labkit.arguments import Parser
 from labkit.errors import LabkitError
+from labkit.vm import trial
 from labkit.vm.command import KINDS, kinds, run
 from labkit.vm.machine import TimedOut
 
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     if options.list:
         for name, lack in kinds().items():
-            print(f"{name:6} {'can run here' if lack is None else lack}")
+            boots = f"can run here: it booted in {trial.of(KINDS[name]).seconds:.0f} s" if lack is None else lack
+            print(f"{name:6} {boots}")
         return 0
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     with _sigterm_raises(), _raw(terminal):

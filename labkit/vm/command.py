@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from labkit import paths
 from labkit.errors import InvalidConfig, LabkitError, Unsupported
-from labkit.vm import qemu, root, streams, uml
+from labkit.vm import qemu, root, streams, trial, uml
 from labkit.vm.machine import Kind, Machine, TimedOut
 
 KINDS: dict[str, Kind] = {"uml": uml, "qemu": qemu}  # the one to prefer first
@@ -45,20 +45,26 @@ class Account:
 
 
 def kinds() -> dict[str, Unsupported | None]:
-    """Each kind of machine by name, the preferred one first: None if it can run here, else what it lacks."""
-    found: dict[str, Unsupported | None] = {}
-    for name, kind in KINDS.items():
-        try:
-            kind.check()
-            found[name] = None
-        except Unsupported as lack:
-            found[name] = lack
-    return found
+    """Each kind of machine by name, the preferred one first: None if it can run here, else what it lacks.
+
+    Found by booting one of each, once (`labkit.vm.trial`). Nothing is downloaded for that.
+    """
+    return {name: _lack(kind) for name, kind in KINDS.items()}
 
 
-def offer() -> str | None:
+def offer(*, fetch: bool = False) -> str | None:
     """The kind of machine to offer where this kernel cannot run all labs; None if none can run."""
-    return next((name for name, lack in kinds().items() if lack is None), None)
+    return next((name for name, kind in KINDS.items() if _lack(kind, fetch=fetch) is None), None)
+
+
+def _lack(kind: Kind, *, fetch: bool = False) -> Unsupported | None:
+    try:
+        kind.check()
+        if kind.image(fetch=fetch) is None:
+            return Unsupported(f"the kernel that {kind.NAME} boots is not here yet", "./lab setup fetches it")
+        return trial.of(kind).lack(kind.NAME)
+    except Unsupported as lack:
+        return lack
 
 
 def run(
@@ -208,12 +214,20 @@ def _kind(name: str | None) -> Kind:
     if name is not None:
         if name not in KINDS:
             raise InvalidConfig(f"there is no kind of virtual machine called {name!r}, only {' and '.join(KINDS)}")
-        KINDS[name].check()
+        if lack := _lack(KINDS[name], fetch=True):
+            raise lack
         return KINDS[name]
-    chosen = offer()
+    chosen = offer(fetch=True)
     if chosen is None:
         raise Unsupported(
             "no kind of virtual machine can run here", "; or ".join(str(lack) for lack in kinds().values())
+        )
+    if chosen == qemu.NAME and not qemu.accelerated():
+        seconds = trial.of(qemu).seconds
+        print(
+            f"User Mode Linux cannot run here, so QEMU imitates a computer: it takes about {seconds:.0f} s to boot, "
+            "and programs run several times slower in it.",
+            file=sys.stderr,
         )
     return KINDS[chosen]
 

@@ -1,7 +1,8 @@
 """One virtual machine from the host's side: start it, give it its command, pass bytes on, end it.
 
-A kind of machine (`labkit.vm.uml`, `labkit.vm.qemu`) is a module with NAME, CHANNEL, BOOT_TIMEOUT_S and three
-functions: `check()`, `prepare(boot)` and `share(path, number)`. All the rest is the same for every kind, and is here.
+A kind of machine (`labkit.vm.uml`, `labkit.vm.qemu`) is a module with NAME, CHANNEL, BOOT_TIMEOUT_S and four
+functions: `check()`, `image()`, `prepare(boot)` and `share(path, number)`. All the rest is the same for every kind,
+and is here.
 """
 
 import contextlib
@@ -60,6 +61,7 @@ class Kind(Protocol):
     BOOT_TIMEOUT_S: float
 
     def check(self) -> None: ...
+    def image(self, *, fetch: bool = False) -> Path | None: ...
     def prepare(self, boot: Boot) -> list[str]: ...
     def share(self, path: Path, number: int) -> Share: ...
 
@@ -180,8 +182,10 @@ class Machine:
         panic = next((at for at, line in enumerate(lines) if "Kernel panic - not syncing" in line), None)
         if panic is None:
             return f": {lines[-1]}" if lines else ""
-        # What a program said before (the kernel's own lines begin with a time in brackets) tells more than the panic.
-        said = [line for line in lines[:panic] if not re.match(r"(\[ *\d+\.\d+\]|<\d>)", line)]
+        # What a program said before, or the kernel as an error, tells more than the panic. The kernel's own lines begin
+        # with a time in brackets, or with a level: printk, KERN_EMERG to KERN_ERR.
+        kernels = re.compile(r"\[ *\d+\.\d+\]|<[4-7]>|kmsg_dump:$")
+        said = [re.sub(r"^<[0-3]>", "", line) for line in lines[:panic] if not kernels.match(line)]
         reason = lines[panic].partition("not syncing: ")[2]
         return f": the kernel stopped ({reason})" + (f" after it said: {said[-1]}" if said else "")
 

@@ -35,6 +35,12 @@ def check() -> None:
         program(kernel.image)
 
 
+def image(*, fetch: bool = False) -> Path | None:
+    """The program that machines of this kind boot; None where it is not here yet, and is not to be fetched."""
+    kernel = kernels.uml(fetch=fetch)
+    return None if kernel is None else program(kernel.image)
+
+
 def prepare(boot: Boot) -> list[str]:
     """The command that boots the machine."""
     kernel = kernels.uml(fetch=True)
