@@ -28,7 +28,7 @@ from labkit import descriptors, hostgroup, idmap, interrupts, messages, procfs, 
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 
 ANSWER_SECONDS = 120.0  #: within which the zygote answers a request, however busy the machine is
-END_SECONDS = 10.0  #: within which each of the lab host's two processes ends
+END_SECONDS = 10.0  #: within which each of the lab host's processes ends
 _LOOK_SECONDS = 1.0
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.zygote import main; main(int(sys.argv[2]))"
 
@@ -96,9 +96,9 @@ class LabHost:
             self._zygote = syscalls.pidfd_open(self.pid)
         except ProcessLookupError:
             raise LabkitError("the lab host was killed while it started; run the cell again") from None
-        self.group: str = rest[1]  #: the folder of its control group as we see it; empty where it has none
-        self.without_group: tuple[str, str] = rest[2]  #: why it has none, and what to do, as `Unsupported` has them
-        self.keeper_pid = self._process.pid
+        self.keeper_pid: int = rest[1]
+        self.group: str = rest[2]  #: the folder of its control group as we see it; empty where it has none
+        self.without_group: tuple[str, str] = rest[3]  #: why it has none, and what to do, as `Unsupported` has them
 
     def _hear(self) -> tuple[Any, ...]:
         """What it says while it starts; `("",)` where it has ended."""
@@ -205,8 +205,9 @@ class LabHost:
 
     def _wait_for_keeper(self, deadline: float) -> None:
         while True:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(self.keeper_pid, signal.SIGCONT)  # it may have been stopped
+            for guard in (self.keeper_pid, self._process.pid):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(guard, signal.SIGCONT)  # it may have been stopped
             try:
                 self._process.wait(timeout=0.5)
                 return

@@ -19,23 +19,39 @@ if TYPE_CHECKING:
     from labkit import hostgroup
 
 
+def watch(keeper: int, group: "hostgroup.HostGroup | None", proc: int) -> "NoReturn":
+    """The guard: wait for the process `keeper` to end, and then see to it that nothing is left, as the keeper has.
+
+    It is needed where keeper and zygote were killed together, and has nothing to do elsewhere.
+    """
+    try:
+        with suppress(ChildProcessError):
+            while os.wait()[0] != keeper:
+                pass
+    finally:
+        kill_descendants(proc)
+        if group:
+            group.end()
+        os._exit(0)
+
+
 def keep(
-    zygote: int, caller: int, asked: "socket.socket", group: "hostgroup.HostGroup | None", proc: int
+    zygote: int, caller: int, guard: int, asked: "socket.socket", group: "hostgroup.HostGroup | None", proc: int
 ) -> "NoReturn":
     """The keeper: wait for the zygote or the caller to end; then see to it that nothing of theirs is left.
 
-    `zygote` and `caller` are pidfds, `proc` an open /proc. Meanwhile network namespaces are made ahead of time, for who
-    asks at `asked` (`labkit.ready`).
+    `zygote`, `caller` and `guard` are pidfds, `proc` an open /proc. Meanwhile network namespaces are made ahead of
+    time, for who asks at `asked` (`labkit.ready`).
     """
     try:
         home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         poll = select.poll()
-        for fd in (zygote, caller, asked.fileno()):
+        for fd in (zygote, caller, guard, asked.fileno()):
             poll.register(fd, select.POLLIN)
-        while not (events := {fd for fd, _ in poll.poll()}) & {zygote, caller}:
+        while not (events := {fd for fd, _ in poll.poll()}) & {zygote, caller, guard}:
             if not ready.make(asked, home, proc):
                 poll.unregister(asked.fileno())  # the zygote is ending
-        if zygote not in events:
+        if caller in events and zygote not in events:
             ended = select.poll()
             ended.register(zygote, select.POLLIN)
             ended.poll(2000)  # the zygote has seen the caller end too, and cleans up by itself

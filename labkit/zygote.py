@@ -13,7 +13,9 @@ own, so that nobody waits for anybody else, and a caller who closes it says "kil
 
 Two processes guard each other and watch the caller. When the caller ends, however it ends, zygote and keeper kill what
 is left. When the zygote is killed, its orphans fall to the keeper, which kills them; when the keeper is, the zygote
-does the same. Both are "child subreapers" (PR_SET_CHILD_SUBREAPER): no orphan of theirs escapes to PID 1.
+does the same. And where all three are killed at once, what is left falls to the keeper's parent, the guard, which does
+nothing else in its life than wait for the keeper's end. All are "child subreapers" (PR_SET_CHILD_SUBREAPER): no orphan
+of theirs escapes to PID 1.
 
 Before the first request the two move into namespaces of their own: the lab host (`labkit.host`).
 """
@@ -31,7 +33,7 @@ from contextlib import suppress
 
 from labkit import constants as c
 from labkit import descriptors, hostgroup, labhost, messages, procfs, ready, syscalls
-from labkit.keeper import keep, kill_descendants
+from labkit.keeper import keep, kill_descendants, watch
 from labkit.program import CallFailed
 
 TYPE_CHECKING = False
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     # child. It owns the descriptors only until it returns.
     Start = Callable[[object, list[int]], "Started"]
 
+GUARD_NAME = "labkit-guard"
 PROCESS_NAME = "labkit-host"  # what `ps -o comm` shows, and by which `labkit.host` finds hosts left behind
 REQUEST_BYTES = 128 * 1024
 REQUEST_DESCRIPTORS = 24
@@ -63,8 +66,7 @@ def main(control_fd: int) -> "NoReturn":
     os.setsid()
     _plain_signals()
     syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
-    with open("/proc/self/comm", "w") as comm:
-        comm.write(PROCESS_NAME)
+    _call_oneself(PROCESS_NAME)
     try:
         group, lack = labhost.enter(control)
     except OSError as error:
@@ -73,6 +75,12 @@ def main(control_fd: int) -> "NoReturn":
         os._exit(1)
     # A collection in a child would touch, and so copy, every page of the zygote's.
     gc.disable()
+    guard = syscalls.pidfd_open(os.getpid())
+    if pid := os.fork():
+        control.close()
+        _call_oneself(GUARD_NAME)
+        watch(pid, group, proc)
+    syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
     keeper = syscalls.pidfd_open(os.getpid())
     ready_here, ready_there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -81,14 +89,19 @@ def main(control_fd: int) -> "NoReturn":
         hostgroup.on_lab_host, hostgroup.current, hostgroup.lack = True, group, lack
         if group:
             group.settle()
-        control.send(marshal.dumps(("ready", os.getpid(), group.folder if group else "", lack)))
+        control.send(marshal.dumps(("ready", os.getpid(), os.getppid(), group.folder if group else "", lack)))
         ready_there.close()
         global ready_networks
         ready_networks = ready.Ready(ready_here)
         Zygote(control, caller, keeper, group, proc).serve()
     control.close()
     ready_here.close()
-    keep(syscalls.pidfd_open(pid), caller, ready_there, group, proc)
+    keep(syscalls.pidfd_open(pid), caller, guard, ready_there, group, proc)
+
+
+def _call_oneself(name: str) -> None:
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(name)
 
 
 class Started:

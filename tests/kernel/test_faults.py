@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +107,60 @@ def test_a_port_is_closed_though_all_its_guards_were_killed_at_once() -> None:
         os.close(watched)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+LEAVES = """
+import os, sys
+from labkit import container, host
+from labkit.process import spawn
+
+def leaves():
+    for _ in range(2):
+        if os.fork() == 0:
+            os.setsid()
+            os.execv("/bin/sleep", ["sleep", "1000"])
+
+box = container.start(["sh", "-c", "sleep 1000 & setsid sleep 1000 & exec sleep 1000"], namespaces={"pid": "host"})
+child = spawn(leaves)
+one = host.current()
+print(one._process.pid, one.keeper_pid, one.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    "killed",
+    [("guard",), ("keeper",), ("zygote",), ("caller",), ("caller", "zygote", "keeper"), ("guard", "keeper"),
+     ("guard", "zygote"), ("guard", "zygote", "caller"), ("guard", "keeper", "caller")],
+)  # fmt: skip
+def test_whoever_is_killed_nothing_stays(killed: tuple[str, ...], busybox: Path) -> None:
+    """Neither what shares the machine's PIDs, nor grandchildren that lead sessions of their own."""
+    environ = {**os.environ, "PYTHONPATH": str(paths.checkout()), "LABKIT_STATE": str(busybox.parents[1])}
+    argv = [sys.executable, "-P", "-c", LEAVES]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True) as caller:
+        assert caller.stdout
+        guard, keeper, zygote = map(int, caller.stdout.readline().split())
+        pids = {"guard": guard, "keeper": keeper, "zygote": zygote, "caller": caller.pid}
+        left: set[int] = set()
+        deadline = time.monotonic() + 20
+        while len(left) < 5 and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                left = {pid for pid in below(zygote) if procfs.stat(pid)[1] == "sleep"}
+        assert len(left) == 5
+        watched = [ends(pid) for pid in left]
+        with stopped(*(pids[name] for name in killed)):  # so that none sees the other end
+            for name in killed:
+                os.kill(pids[name], signal.SIGKILL)
+        assert [fd for fd in watched if not output.readable(fd, 10)] == []
+        for fd in watched:
+            os.close(fd)
+        caller.kill()
+
+
+def below(pid: int) -> list[int]:
+    """The descendants of a process."""
+    found = procfs.children(pid)
+    return found + [further for child in found for further in below(child)]
 
 
 # --- a child is killed while it starts --------------------------------------------------------------------------------
