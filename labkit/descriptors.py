@@ -8,8 +8,13 @@ the caller had at first. getrlimit(2).
 
 import errno
 import resource
+from contextlib import contextmanager
 
 from labkit.errors import LabkitError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RLIMIT_NOFILE = resource.RLIMIT_NOFILE
 RESERVE = 20  # what is left free, for what a start itself opens in a caller
@@ -48,11 +53,22 @@ def make_room(fd: int, reserve: int = RESERVE) -> None:
     raise_limit()
 
 
-def explained(error: OSError) -> Exception:
-    """The error to raise for `error`: where no descriptor was left, one that says what to do."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return LabkitError(_used_up(resource.getrlimit(RLIMIT_NOFILE)[1]))
-    return error
+@contextmanager
+def plainly(doing: str) -> "Iterator[None]":
+    """Raise as a `LabkitError` what the kernel refuses meanwhile; where no descriptor was left it says what to do.
+
+    `doing` is the beginning of that sentence, "starting the container". Not for a learner's own code, whose errors are
+    theirs to see; and a `TimeoutError` is an answer, not a refusal.
+    """
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise LabkitError(_used_up(resource.getrlimit(RLIMIT_NOFILE)[1])) from None
+        what = f": {error.filename}" if error.filename else ""
+        raise LabkitError(f"{doing} failed: {error.strerror or error}{what}") from None
 
 
 def _used_up(hard: int) -> str:

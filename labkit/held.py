@@ -12,6 +12,7 @@ import threading
 from typing import Self
 
 from labkit import interrupts, syscalls
+from labkit.descriptors import plainly
 from labkit.errors import ChildDied
 from labkit.host import Started
 from labkit.output import Exit, readable
@@ -59,14 +60,15 @@ class Held:
         if not self._waiting.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError(self._not_yet(timeout))
         try:
-            if self.exit is None:
-                if not self._ends_within(timeout):
-                    raise TimeoutError(self._not_yet(timeout))
-                with interrupts.Deferred(), self._using:
-                    end = Exit.receive(self._reply)
-                    self.lost = end is None
-                    self.exit = end or Exit(signals.SIGKILL)
-                    self._let_go()
+            with plainly(f"waiting for the {self.what} {self.pid}"):
+                if self.exit is None:
+                    if not self._ends_within(timeout):
+                        raise TimeoutError(self._not_yet(timeout))
+                    with interrupts.Deferred(), self._using:
+                        end = Exit.receive(self._reply)
+                        self.lost = end is None
+                        self.exit = end or Exit(signals.SIGKILL)
+                        self._let_go()
         finally:
             self._waiting.release()
 

@@ -40,17 +40,15 @@ class LabHost:
         """Start one. `Unsupported`: this machine does not let this user make the namespaces."""
         self.owner = os.getpid()
         self._sending = threading.Lock()
-        try:
+        with descriptors.plainly("starting the lab host"):
             self._begin()
-        except OSError as error:  # no descriptor, no process, no memory left
-            raise LabkitError(f"the lab host could not be started: {error}") from None
-        try:
-            self._agree()
-        except BaseException:
-            self._control.close()
-            self._process.kill()  # nothing happens where it has been waited for
-            self._process.communicate()
-            raise
+            try:
+                self._agree()
+            except BaseException:
+                self._control.close()
+                self._process.kill()  # nothing happens where it has been waited for
+                self._process.communicate()
+                raise
 
     def _begin(self) -> None:
         """Begin its first process, and send that what it needs."""

@@ -90,8 +90,8 @@ class Output:
 
     def follow_terminal(self, fd: int) -> None:
         """Take what comes out of a terminal for stdout; `fd` is a descriptor of its own of the master, closed here."""
-        os.set_blocking(fd, False)
         self._readers[fd] = "stdout"
+        os.set_blocking(fd, False)
 
     def kept(self, name: str) -> str:
         """What was kept of "stdout" or "stderr"."""

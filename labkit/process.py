@@ -21,8 +21,9 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 import cloudpickle
 
 from labkit import child as remote
-from labkit import descriptors, host, interrupts
-from labkit.errors import ChildDied
+from labkit import host, interrupts
+from labkit.descriptors import plainly
+from labkit.errors import ChildDied, LabkitError
 from labkit.held import Held
 from labkit.output import Output, readable
 
@@ -81,11 +82,8 @@ class Child(Held):
     """
 
     def __init__(self, *, closed: bool = False) -> None:
-        with interrupts.Deferred():
-            try:
-                self._begin(closed)
-            except OSError as error:
-                raise descriptors.explained(error) from None
+        with interrupts.Deferred(), plainly("starting a process on the lab host"):
+            self._begin(closed)
 
     def _begin(self, closed: bool) -> None:
         calls, their_calls = socket.socketpair()
@@ -101,6 +99,7 @@ class Child(Held):
             self.output.close()
             raise
         Held.__init__(self, started)
+        self.answer_seconds: float | None = None  #: within which a function must have returned, where it is one of ours
         self.value: Any = None  #: what the function given to `spawn` returned
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -120,20 +119,23 @@ class Child(Held):
         self.output.follow()
 
     def _send_call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        try:
-            remote.write_message(self._calls, _pickled(fn, args, kwargs))
-        except (BrokenPipeError, ConnectionResetError):
-            raise ChildDied(f"process {self.pid} {self._how_it_went()}; it takes no more calls") from None
+        with plainly(f"calling {_name(fn)}() in process {self.pid}"):
+            try:
+                remote.write_message(self._calls, _pickled(fn, args, kwargs))
+            except (BrokenPipeError, ConnectionResetError):
+                raise ChildDied(f"process {self.pid} {self._how_it_went()}; it takes no more calls") from None
 
     def _answer(self) -> tuple[bool, Any]:
         """Pass output on until the answer comes; (False, None) where the child closed the connection instead."""
         try:
-            self.output.pass_on_until(self._calls)
-            message = remote.read_message(self._calls)
+            with plainly(f"waiting for process {self.pid}"):
+                if not self.output.pass_on_until(self._calls, timeout=self.answer_seconds):
+                    raise LabkitError(f"process {self.pid} has not answered for {self.answer_seconds} s")
+                message = remote.read_message(self._calls)
+                self.output.drain()
         except BaseException:
             self.kill()
             raise
-        self.output.drain()
         if message is None:
             return False, None
         kind, value, *where = read_answer(message)

@@ -83,14 +83,16 @@ def _lock(path: str) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
+    mine = False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(fd), os.lstat(path)):
-            return fd
+        mine = os.path.samestat(os.fstat(fd), os.lstat(path))
     except (BlockingIOError, FileNotFoundError):
         pass
-    os.close(fd)
-    return -1
+    finally:
+        if not mine:
+            os.close(fd)
+    return fd if mine else -1
 
 
 def _open_up(path: str) -> None:

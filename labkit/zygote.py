@@ -79,6 +79,7 @@ def main(control_fd: int) -> "NoReturn":
     if pid := os.fork():
         control.close()
         _call_oneself(GUARD_NAME)
+        _say_no_more()
         watch(pid, group, proc)
     syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
     keeper = syscalls.pidfd_open(os.getpid())
@@ -90,13 +91,22 @@ def main(control_fd: int) -> "NoReturn":
         if group:
             group.settle()
         control.send(marshal.dumps(("ready", os.getpid(), os.getppid(), group.folder if group else "", lack)))
+        _say_no_more()
         ready_there.close()
         global ready_networks
         ready_networks = ready.Ready(ready_here)
         Zygote(control, caller, keeper, group, proc).serve()
     control.close()
     ready_here.close()
+    _say_no_more()
     keep(syscalls.pidfd_open(pid), caller, guard, ready_there, group, proc)
+
+
+def _say_no_more() -> None:
+    """Let go of standard error, which nobody reads any more: Python writing there would be killed by SIGPIPE."""
+    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def _call_oneself(name: str) -> None:
@@ -161,14 +171,15 @@ class Zygote:
                 if not self._request():
                     return False
             elif fd == self.wake:
-                os.read(self.wake, 4096)
+                with suppress(OSError):  # then it is readable still
+                    os.read(self.wake, 4096)
                 self._reap()
             elif fd in (self.caller, self.keeper):
                 return False
             elif child and child is self.replies.get(fd):  # its caller has closed the other end: nobody wants it now
-                self.poll.unregister(fd)
-                with suppress(ProcessLookupError):
-                    syscalls.pidfd_send_signal(child.started.pidfd, signal.SIGKILL)
+                with suppress(OSError):
+                    self.poll.unregister(fd)
+                self._kill(child)
         return True
 
     def _request(self) -> bool:
@@ -183,6 +194,7 @@ class Zygote:
         reply_fd, *rest = fds
         reply = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=reply_fd)
         try:
+            self.poll.register(reply_fd, select.EPOLLRDHUP)
             descriptors.make_room(reply_fd, _CHILD_OPENS)
             name, argument = marshal.loads(data)
             start = self.starts.get(name)
@@ -196,12 +208,12 @@ class Zygote:
             notes = list(getattr(error, "__notes__", []))
             step = error.call.step if isinstance(error, CallFailed) else ""
             _send(reply, b"F" + marshal.dumps((step, number, text, notes)))
-            reply.close()
+            self._close(reply)
         else:
             self.ended_sessions.discard(started.pid)
-            self.children[started.pid] = self.replies[reply_fd] = Child(started, reply)
-            self.poll.register(reply_fd, select.EPOLLRDHUP)
-            _send(reply, b"P" + struct.pack("=i", started.pid), started.pidfd, *started.descriptors)
+            child = self.children[started.pid] = self.replies[reply_fd] = Child(started, reply)
+            if not _send(reply, b"P" + struct.pack("=i", started.pid), started.pidfd, *started.descriptors):
+                self._kill(child)
             for fd in started.descriptors:
                 os.close(fd)
         finally:
@@ -209,26 +221,34 @@ class Zygote:
                 os.close(fd)
         return True
 
+    def _kill(self, child: Child) -> None:
+        with suppress(ProcessLookupError):
+            syscalls.pidfd_send_signal(child.started.pidfd, signal.SIGKILL)
+
+    def _close(self, reply: socket.socket) -> None:
+        with suppress(OSError):
+            self.poll.unregister(reply.fileno())  # closing would not do: a child forked just now may hold a copy open
+        reply.close()
+
     def _reap(self) -> None:
-        with suppress(OSError):  # ECHILD: there are none
-            while True:
+        while True:
+            try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
-                if not pid:
-                    break
-                child = self.children.pop(pid, None)
-                if child is None:
-                    continue  # an orphan that fell to us
-                if child.started.leaves_orphans:
-                    self.ended_sessions.add(pid)
-                    self._end_sessions()
-                cpu_usec = int((usage.ru_utime + usage.ru_stime) * 1e6)
-                _send(child.reply, EXIT.pack(b"X", status, cpu_usec, usage.ru_maxrss))
-                fd = child.reply.fileno()
-                del self.replies[fd]
-                with suppress(FileNotFoundError):
-                    self.poll.unregister(fd)  # closing would not do: a child forked just now may hold a copy open
-                child.reply.close()
-                os.close(child.started.pidfd)
+            except OSError:  # ECHILD: there are none
+                break
+            if not pid:
+                break
+            child = self.children.pop(pid, None)
+            if child is None:
+                continue  # an orphan that fell to us
+            if child.started.leaves_orphans:
+                self.ended_sessions.add(pid)
+                self._end_sessions()
+            cpu_usec = int((usage.ru_utime + usage.ru_stime) * 1e6)
+            _send(child.reply, EXIT.pack(b"X", status, cpu_usec, usage.ru_maxrss))
+            del self.replies[child.reply.fileno()]
+            self._close(child.reply)
+            os.close(child.started.pidfd)
         if self.ended_sessions:
             self._end_sessions()
         if ready_networks:
@@ -236,7 +256,10 @@ class Zygote:
 
     def _end_sessions(self) -> None:
         """Kill what ended children have left in their sessions: it falls to us, generation after generation."""
-        orphans = [pid for pid in procfs.children(os.getpid(), self.proc) if pid not in self.children]
+        try:
+            orphans = [pid for pid in procfs.children(os.getpid(), self.proc) if pid not in self.children]
+        except OSError:
+            return  # the next end of a child has us look again
         for pid in orphans:
             with suppress(ProcessLookupError):
                 if int(procfs.stat(pid, self.proc)[5]) in self.ended_sessions:
@@ -245,10 +268,13 @@ class Zygote:
             self.ended_sessions.clear()
 
 
-def _send(reply: socket.socket, message: bytes, *descriptors: int) -> None:
-    with suppress(BrokenPipeError, ConnectionResetError):
-        # A caller that has gone is no error: closing its end told us to kill the child.
+def _send(reply: socket.socket, message: bytes, *descriptors: int) -> bool:
+    """Whether it could be sent. A caller that has gone is no error: closing its end told us to kill the child."""
+    try:
         messages.send(reply, message, descriptors)
+    except OSError:
+        return False
+    return True
 
 
 def _readable(fd: int) -> bool:

@@ -17,7 +17,7 @@ from labkit.container.failure import most_telling, start_error
 from labkit.container.running import Running
 from labkit.container.state import State
 from labkit.container.steps import EXECUTING
-from labkit.descriptors import explained
+from labkit.descriptors import plainly
 from labkit.errors import ChildNotStarted, LabkitError
 from labkit.idmap import IdMap
 from labkit.overlay import Overlay
@@ -48,11 +48,8 @@ class Container(Running):
 
         Raises a `StartError` where that fails; nothing is left then.
         """
-        with interrupts.Deferred():
-            try:
-                self._make(config, capture, stdin, create)
-            except OSError as error:
-                raise explained(error) from None
+        with interrupts.Deferred(), plainly("starting the container"):
+            self._make(config, capture, stdin, create)
 
     def _make(self, config: Config, capture: bool | int, stdin: int | bytes | None, create: bool) -> None:
         self.id = uuid.uuid4().hex[:12]
@@ -103,8 +100,9 @@ class Container(Running):
         self._close_start()
         (status,) = self._descriptors
         said = b""
-        while chunk := os.read(status, 4096):
-            said += chunk
+        with plainly("starting the container"):
+            while chunk := os.read(status, 4096):
+                said += chunk
         if said:
             number = most_telling(launch.errnos(said))
             self.wait()
@@ -133,7 +131,7 @@ class Container(Running):
             "mapped": mapped,
             "container_uid_map": str(IdMap(self.config.uid_mappings)) if mapped else "",
         }
-        with self._born_in() as group:
+        with plainly("starting a process in the container"), self._born_in() as group:
             descriptors = {"container": self.pidfd} | group
             return Running(further, "labkit.container.launch:join", message, descriptors, capture=capture, stdin=stdin)
 

@@ -11,6 +11,7 @@ from labkit import host, interrupts, messages
 from labkit.container import checks, terminal
 from labkit.container.config import Process
 from labkit.container.failure import start_error
+from labkit.descriptors import plainly
 from labkit.errors import ChildNotStarted, LabkitError
 from labkit.held import Held
 from labkit.output import Output
@@ -101,7 +102,7 @@ class Running(Held):
 
     def finish(self, timeout: float | None = None) -> Completed:
         """Pass its output on until it ends; `TimeoutError` after `timeout` seconds, and it is killed then."""
-        with self._waiting:
+        with self._waiting, plainly(f"waiting for the {self.what}"):
             if self.exit is None and not self._ends_within(timeout):
                 self.kill()
                 raise TimeoutError(f"the {self.what} did not end within {timeout} s and was killed")

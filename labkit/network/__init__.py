@@ -17,11 +17,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from typing import ParamSpec, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from labkit import host, process
+from labkit.descriptors import plainly
 from labkit.errors import InvalidConfig, LabkitError
 from labkit.network import addresses, netlink
 from labkit.network.nameservice import Names
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 #: Whether a lab host forwarded packets before its first network, which the last one brings back.
 _forwarded: WeakKeyDictionary[host.LabHost, bool] = WeakKeyDictionary()
+
+ANSWER_SECONDS = 60.0  # of the child that speaks netlink; a call takes milliseconds
 
 Publish = Mapping[int, int] | Mapping[tuple[str, int], int] | Mapping[int | tuple[str, int], int]
 
@@ -52,27 +55,29 @@ class Network:
         self._lock = threading.RLock()
         self._lab_host = host.current()
         self._child: process.Child | None = None
-        try:
+        with plainly(f"making the network {name!r}"):
             self._names = Names()
-        except OSError as error:
-            raise LabkitError(f"the network {name!r} has no place for its hosts file: {error}") from None
-        try:
-            used = self._call(netlink.used_subnets)
-            if asked:
-                addresses.refuse_overlap(asked, used)
-            self.subnet = asked or addresses.free_subnet(used)
-            self.gateway = str(addresses.gateway(self.subnet))  #: the bridge's address
-            here = IPv4Interface(f"{self.gateway}/{self.subnet.prefixlen}")
-            forwarded, lack = self._call(netlink.make, self.bridge, here, addresses.hardware_address(here.ip))
-            _forwarded.setdefault(self._lab_host, forwarded)
-            self.no_way_out = lack  #: None; or why endpoints reach nothing outside: a kernel without the rules for it
-        except BaseException as error:
-            if not isinstance(error, Exception):  # interrupted, and so not undone by `netlink.make` itself
-                with contextlib.suppress(LabkitError):
-                    self._call(netlink.remove, self.bridge, False)
-            self._names.close()
-            self._end_child()
-            raise
+            try:
+                self._make(asked)
+            except BaseException as error:
+                # Interrupted or killed, its child has undone nothing. But a bridge that was there is another network's.
+                if not isinstance(error, InvalidConfig):
+                    with contextlib.suppress(LabkitError, OSError):
+                        self._call(netlink.remove, self.bridge, False)
+                self._names.close()
+                self._end_child()
+                raise
+
+    def _make(self, asked: IPv4Network | None) -> None:
+        used = self._call(netlink.used_subnets)
+        if asked:
+            addresses.refuse_overlap(asked, used)
+        self.subnet = asked or addresses.free_subnet(used)
+        self.gateway = str(addresses.gateway(self.subnet))  #: the bridge's address
+        here = IPv4Interface(f"{self.gateway}/{self.subnet.prefixlen}")
+        forwarded, lack = self._call(netlink.make, self.bridge, here, addresses.hardware_address(here.ip))
+        _forwarded.setdefault(self._lab_host, forwarded)
+        self.no_way_out = lack  #: None; or why endpoints reach nothing outside: a kernel without the rules for it
 
     def endpoint(self, name: str, address: str | None = None, publish: Publish | None = None) -> "Endpoint":
         """Plug in a new endpoint, ready to be joined; the lowest free `address`, if none is given.
@@ -92,13 +97,14 @@ class Network:
             if address is not None:
                 checked = addresses.checked_address(address, self.subnet, used)
             endpoint = Endpoint(self, name, IPv4Interface(f"{checked}/{self.subnet.prefixlen}"))
-            try:
-                endpoint._begin(_all_wanted(publish or {}))
-                self.endpoints[name] = endpoint
-                self._write_names()
-            except BaseException:
-                endpoint.close()
-                raise
+            with plainly(f"plugging in the endpoint {name!r}"):
+                try:
+                    endpoint._begin(_all_wanted(publish or {}))
+                    self.endpoints[name] = endpoint
+                    self._write_names()
+                except BaseException:
+                    endpoint.close()
+                    raise
             return endpoint
 
     def close(self) -> None:
@@ -137,6 +143,7 @@ class Network:
             if self._child is None or not self._child.alive:
                 self._end_child()
                 self._child = process.Child()
+                self._child.answer_seconds = ANSWER_SECONDS
             return self._child.call(fn, *args, **kwargs)
 
     def _end_child(self) -> None:

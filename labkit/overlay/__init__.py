@@ -177,6 +177,9 @@ def _in_memory(program: Program, overlay: Overlay, copies: "Sequence[Value]", fi
     lower = list(overlay.lower)
     for number, copy in enumerate(copies):
         name = f"lower{number}"
+        # A copy is a peer of its original: what is mounted on it would appear there.
+        private = struct.pack("=4Q", 0, 0, c.MS_PRIVATE, 0)
+        program.call("mount_setattr", copy, "", c.AT_EMPTY_PATH, private, len(private))
         program.call("mkdirat", memory, name, 0o700)
         program.call("move_mount", copy, "", memory, name, c.MOVE_MOUNT_F_EMPTY_PATH)
         lower[number] = f"{place}/{name}"
