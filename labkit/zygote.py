@@ -52,6 +52,8 @@ REQUEST_DESCRIPTORS = 24
 EXIT = struct.Struct("=ciQQ")  # b"X", wait status, CPU time in µs, peak memory in KiB
 _CHILD_OPENS = 36  # descriptors, more than a container's beginning has open at once, without mounts of one's own
 
+_LOOK_SECONDS = 5.0  # while there are children: after that their ends are looked for, should a signal have been lost
+
 ready_networks: ready.Ready | None = None  # in the zygote itself
 
 
@@ -166,7 +168,13 @@ class Zygote:
 
     def _turn(self) -> bool:
         # Whose reply socket each is must be known before anything is done: a number may be used again for another one.
-        for fd, child in [(fd, self.replies.get(fd)) for fd, _ in self.poll.poll()]:
+        try:
+            ready = self.poll.poll(_LOOK_SECONDS if self.children else None)
+        except OSError:
+            ready = []
+        if not ready:
+            self._reap()
+        for fd, child in [(fd, self.replies.get(fd)) for fd, _ in ready]:
             if fd == self.control.fileno():
                 if not self._request():
                     return False

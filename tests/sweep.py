@@ -124,8 +124,12 @@ def _exec() -> None:
     global _box
     if _box is None or not _box.alive:
         _box = container.start(["sleep", "1000"])
-    with _box.exec(["true"]) as process:
-        process.wait(20)
+    try:
+        with _box.exec(["true"]) as process:
+            process.wait(20)
+    except LabkitError:
+        _box = None
+        raise
 
 
 def _network() -> None:
@@ -190,8 +194,12 @@ def _told() -> bool:
 
 
 def _descriptors() -> dict[str, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
+    found: dict[str, str] = {}
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:  # the fault hit this very call
+        names = os.listdir("/proc/self/fd")
+    for name in names:
         with suppress(OSError):
             found[name] = re.sub(r"\d+", "N", os.readlink(f"/proc/self/fd/{name}"))
     return found

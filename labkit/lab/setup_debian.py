@@ -43,6 +43,7 @@ TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "binutils": lambda: shutil.which("objdump") is not None,
     "gcc": lambda: shutil.which("cc") is not None,
     "nftables": lambda: _which("nft") is not None,
+    "strace": lambda: shutil.which("strace") is not None,
 }
 AMD64_TEST_PACKAGES: dict[str, Callable[[], bool]] = {
     "user-mode-linux": lambda: shutil.which("linux.uml") is not None,

@@ -5,10 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+SILENCE_SECONDS = 4.0  #: after which a step that goes on says so
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -35,14 +37,29 @@ class Log:
         self.file.write(f"# {name}\n".encode())
         if self.live:
             print(f"  {name:<20} ...", end="", flush=True)
+        ended = threading.Event()
+        clock = threading.Thread(target=self._say_that_it_goes_on, args=(name, started, ended), daemon=True)
+        clock.start()
         try:
             result = work()
         except BaseException:
             if self.live:
                 print()
             raise
+        finally:
+            ended.set()
+            clock.join()
         start = "\r\033[K" if self.live else ""
         print(f"{start}  {name:<20} {result:<44} {time.monotonic() - started:4.0f} s", flush=True)
+
+    def _say_that_it_goes_on(self, name: str, started: float, ended: threading.Event) -> None:
+        """A word now and then: nobody is to wonder whether it hangs."""
+        while not ended.wait(SILENCE_SECONDS):
+            seconds = time.monotonic() - started
+            if self.live:
+                print(f"\r  {name:<20} {seconds:3.0f} s", end="", flush=True)
+            else:
+                print(f"  {name:<20} ... {seconds:.0f} s", flush=True)
 
     def tick(self, name: str, text: str) -> None:
         if self.live:

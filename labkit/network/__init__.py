@@ -118,10 +118,13 @@ class Network:
                     endpoint.close()
                 self._call(netlink.remove, self.bridge, _forwarded[self._lab_host])
             except LabkitError:
-                pass  # the lab host has ended, and all of this with it
+                if self._lab_host.alive:
+                    raise
+                # The lab host has ended, and all of this with it.
             finally:
-                self._names.close()
-                self._end_child()
+                with plainly(f"closing the network {self.name!r}"):
+                    self._names.close()
+                    self._end_child()
 
     def _forget(self, endpoint: "Endpoint") -> None:
         if self.endpoints.get(endpoint.name) is endpoint:
@@ -144,7 +147,8 @@ class Network:
                 self._end_child()
                 self._child = process.Child()
                 self._child.answer_seconds = ANSWER_SECONDS
-            return self._child.call(fn, *args, **kwargs)
+            with plainly(f"the network {self.name!r}: {fn.__name__}()"):
+                return self._child.call(fn, *args, **kwargs)
 
     def _end_child(self) -> None:
         if self._child is not None:

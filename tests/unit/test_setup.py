@@ -253,6 +253,23 @@ def log(tmp_path: Path) -> setup_log.Log:
     return setup_log.Log(tmp_path / "log/setup.log")
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_a_step_that_takes_long_is_not_silent(
+    log: setup_log.Log, live: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup_log, "SILENCE_SECONDS", 0.01)
+    log.live = live
+    said: list[str] = []
+
+    def work() -> str:
+        while not any("0 s" in text for text in said):
+            said.append(capsys.readouterr().out)
+        return "done"
+
+    log.step("a long one", work)
+    assert "done" in capsys.readouterr().out
+
+
 def absent() -> bool:
     return False
 
