@@ -15,6 +15,7 @@ import pickle
 import socket
 from collections import ChainMap
 from collections.abc import Callable
+from contextvars import ContextVar
 from types import CodeType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
@@ -119,6 +120,8 @@ class Child(Held):
         self.output.follow()
 
     def _send_call(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if told := before_call.get():
+            told(fn, args)
         with plainly(f"calling {_name(fn)}() in process {self.pid}"):
             try:
                 remote.write_message(self._calls, _pickled(fn, args, kwargs))
@@ -180,6 +183,11 @@ class Child(Held):
     def __repr__(self) -> str:
         return f"<Child {self.pid}: {'parked' if self.alive else self.exit or 'ended'}>"
 
+
+#: Told of each function, with its arguments, that is about to be called in a child: a time limit begins there.
+before_call: ContextVar[Callable[[Callable[..., Any], tuple[Any, ...]], object] | None] = ContextVar(
+    "before_call", default=None
+)
 
 #: How a child's answer is read. Unpickling runs what the pickle says, so whoever does not trust what runs in a child
 #: has another one here. It returns what `labkit.child` sends, or raises.

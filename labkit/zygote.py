@@ -20,6 +20,7 @@ of theirs escapes to PID 1.
 Before the first request the two move into namespaces of their own: the lab host (`labkit.host`).
 """
 
+import ctypes
 import gc
 import importlib
 import marshal
@@ -112,8 +113,9 @@ def _say_no_more() -> None:
 
 
 def _call_oneself(name: str) -> None:
-    with open("/proc/self/comm", "w") as comm:
-        comm.write(name)
+    # Not by /proc/self/comm, which is closed to a process that is not dumpable: see `labkit.labhost`.
+    text = ctypes.create_string_buffer(name.encode())
+    syscalls.prctl(c.PR_SET_NAME, ctypes.addressof(text))
 
 
 class Started:

@@ -4,31 +4,25 @@ An endless loop ends at the time limit, an exception becomes "not yet" with its 
 is said to be the course's. What the learner's function left running on the lab host is ended.
 """
 
-import ctypes
 import linecache
 import os
 import select
-import signal
 import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType, FunctionType
+from types import FunctionType
 from typing import Any
 
-from labkit import host, procfs, syscalls
-from labkit.errors import ChildDied, LabkitError, Unsupported
-from labkit.lab import pace
+from labkit import syscalls
+from labkit.errors import ChildDied, Unsupported
+from labkit.lab import pace, timelimit
 from labkit.lab.exercise import Exercise
 from labkit.lab.stub import is_placeholder, is_stub
 from labkit.lab.verdict import NotAttempted, NotChecked, NotYet, Outcome, Passed
 
 _one_at_a_time = threading.Lock()
 _NOTICEABLY = 1.5  # times slower than an idle machine: then it is said
-
-
-class _TimeUp(BaseException):
-    """The check took too long. Not an Exception, so that no `except Exception` on the way keeps it."""
 
 
 def judge(exercise: type[Exercise], *answers: Any) -> Outcome:
@@ -38,10 +32,10 @@ def judge(exercise: type[Exercise], *answers: Any) -> Outcome:
     factor = 1.0
     with _one_at_a_time, _nothing_left():
         try:
-            with pace.measured() as factor, _time_limit(exercise.seconds * factor):
+            with pace.measured() as factor, timelimit.of(exercise.seconds * factor, answers) as limit:
                 verdict: object = exercise().check(*answers)
-        except _TimeUp:
-            return _too_long(exercise, answers, factor)
+        except timelimit.TimeUp:
+            return _too_long(exercise, answers, factor, limit.began)
         except Unsupported as error:
             return NotChecked(f"This machine cannot run the check: {error}")
         except Exception as error:
@@ -73,10 +67,16 @@ def _named(answers: tuple[Any, ...]) -> str:
     return f"`{functions[0].__name__}()`" if len(functions) == 1 else "Your code"
 
 
-def _too_long(exercise: type[Exercise], answers: tuple[Any, ...], factor: float) -> NotYet:
+def _too_long(exercise: type[Exercise], answers: tuple[Any, ...], factor: float, began: bool) -> Outcome:
     slow = ""
     if factor >= _NOTICEABLY:
         slow = f" That is {factor:.1f} times the usual limit, since this machine is slow at the moment."
+    if not began:
+        seconds = timelimit.setup_seconds(exercise.seconds * factor)
+        return NotChecked(
+            f"The check had not come to {_named(answers)} after {seconds:.0f} seconds: this machine is too slow at the "
+            "moment. Close what else runs on it, then check again."
+        )
     return NotYet(
         f"{_named(answers)} had not returned after {exercise.seconds * factor:.3g} seconds, so it was stopped.{slow}",
         "It must do its work and return. Is there a loop without an end, a wait for something that never comes, or a "
@@ -124,7 +124,7 @@ def _where(error: BaseException) -> str:
 
 def _learners_line(error: Exception, answers: tuple[Any, ...]) -> str | None:
     """The line of the learner's code at which `error` arose, as words; None where none of it was running."""
-    files = {code.co_filename for code in _codes(answers)}
+    files = {code.co_filename for code in timelimit.codes_of(answers)}
     files |= {one.written_in for one in answers if hasattr(one, "stands_for_stub")}
     here = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     in_child = [(file, line) for file, line, _ in getattr(error, "child_frames", [])]
@@ -136,98 +136,15 @@ def _learners_line(error: Exception, answers: tuple[Any, ...]) -> str | None:
     return f"line {line} (`{source}`)" if source else f"line {line}"
 
 
-def _codes(answers: tuple[Any, ...]) -> Iterator[Any]:
-    """The code objects of what the learner handed in: functions, and the methods of classes and objects."""
-    for answer in answers:
-        if hasattr(answer, "stands_for_stub"):
-            continue  # its code is in another process
-        function = getattr(answer, "__func__", answer)
-        if isinstance(function, FunctionType):
-            yield function.__code__
-        elif not isinstance(function, str | bytes | int | float | dict | list | tuple):
-            owner = function if isinstance(function, type) else type(function)
-            for method in vars(owner).values():
-                if isinstance(method, FunctionType):
-                    yield method.__code__
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `_TimeUp` in the body after `seconds`.
-
-    In the main thread an alarm does it: it also interrupts a wait for a child, and `run_in_child` and `spawn` kill the
-    child then. In another thread (a button's callback may run in one) signals are not available: there the children
-    that the body has started are killed, and the thread is interrupted at its next bytecode.
-    """
-    guard = _alarm if threading.current_thread() is threading.main_thread() else _watchdog
-    with guard(seconds):
-        yield
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    def ring(number: int, frame: FrameType | None) -> None:
-        raise _TimeUp
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def _watchdog(seconds: float) -> Iterator[None]:
-    thread = threading.get_ident()
-    started_before = _on_the_lab_host()
-    done, fired = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        if done.wait(seconds):
-            return
-        fired.set()
-        _kill(_on_the_lab_host() - started_before)
-        if not done.wait(1.0):  # it was not waiting for a child
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeUp))
-
-    watcher = threading.Thread(target=watch, name="labkit-time-limit", daemon=True)
-    watcher.start()
-    try:
-        yield
-    except Exception as error:
-        if fired.is_set():
-            raise _TimeUp from error
-        raise
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _on_the_lab_host() -> set[int]:
-    """The processes on the lab host now; empty where this machine cannot have one."""
-    try:
-        return set(procfs.descendants(host.pid()))
-    except (LabkitError, OSError):
-        return set()
-
-
-def _kill(pids: set[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-
-
 @contextmanager
 def _nothing_left() -> Iterator[None]:
     """End what the body has started on the lab host and not ended: daemons of the learner's, children of a check."""
-    before = _on_the_lab_host()
+    before = timelimit.on_the_lab_host()
     try:
         yield
     finally:
         for _ in range(5):  # a process killed may have been about to fork
-            left = _on_the_lab_host() - before
+            left = timelimit.on_the_lab_host() - before
             if not left:
                 break
             _wait_for_end(left)
@@ -238,7 +155,7 @@ def _wait_for_end(pids: set[int]) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             pidfds.append(syscalls.pidfd_open(pid))
-    _kill(pids)
+    timelimit.kill(pids)
     try:
         poll = select.poll()
         for pidfd in pidfds:

@@ -10,8 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from labkit.errors import InvalidConfig, Unsupported
-from labkit.lab import Exercise, Lab, NotYet, Passed, Verdict, show
-from labkit.lab import judge as judging
+from labkit.lab import Exercise, Lab, NotYet, Passed, Verdict, show, timelimit
 from labkit.lab.notebooks import needs
 from labkit.lab.task import given_names
 
@@ -49,7 +48,7 @@ class Double(Exercise):
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABKIT_STATE", str(tmp_path))
-    monkeypatch.setattr(judging, "_on_the_lab_host", set)
+    monkeypatch.setattr(timelimit, "on_the_lab_host", set)
 
 
 @pytest.fixture

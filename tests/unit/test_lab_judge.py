@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from labkit.errors import ChildDied, Unsupported
-from labkit.lab import Exercise, NotAttempted, NotChecked, NotYet, Passed, Verdict, pace
+from labkit.lab import Exercise, NotAttempted, NotChecked, NotYet, Passed, Verdict, pace, timelimit
 from labkit.lab import judge as judging
 from labkit.lab.judge import judge
 
 
 @pytest.fixture(autouse=True)
 def no_lab_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "_on_the_lab_host", set)
+    monkeypatch.setattr(timelimit, "on_the_lab_host", set)
     monkeypatch.setattr(pace, "run_in_child", lambda _: None)
 
 
@@ -129,6 +129,34 @@ def test_an_endless_loop_ends(answer: Callable[[], object], in_main_thread: bool
     assert "had not returned after" in outcome.seen
 
 
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_what_the_check_prepares_is_not_the_learners_time(in_main_thread: bool) -> None:
+    class Slow(Call):
+        def check(self, answer: Callable[[], object]) -> Verdict:
+            time.sleep(2 * self.seconds)
+            return super().check(answer)
+
+    outcomes: list[object] = []
+    thread = threading.Thread(target=lambda: outcomes.extend((judge(Slow, lambda: 1), judge(Slow, endless))))
+    thread.run() if in_main_thread else thread.start()
+    if not in_main_thread:
+        thread.join(30)
+    assert isinstance(outcomes[0], Passed)
+    assert isinstance(outcomes[1], NotYet)
+
+
+def test_a_check_that_does_not_come_to_the_learner_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Call):
+        def check(self, answer: Callable[[], object]) -> Verdict:
+            time.sleep(30)
+            return super().check(answer)
+
+    monkeypatch.setattr(timelimit, "SETUP_SECONDS", 0.1)
+    outcome = judge(Slow, lambda: 1)
+    assert isinstance(outcome, NotChecked)
+    assert "this machine is too slow at the moment" in outcome.text
+
+
 def test_a_slow_machine_has_longer_limits_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
 
@@ -183,7 +211,7 @@ def test_what_is_left_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         ended.append(set(pids))
         running.difference_update(pids)
 
-    monkeypatch.setattr(judging, "_on_the_lab_host", lambda: set(running))
+    monkeypatch.setattr(timelimit, "on_the_lab_host", lambda: set(running))
     monkeypatch.setattr(judging, "_wait_for_end", end)
     judge(Call, lambda: running.add(77))
     assert ended == [{77}]
