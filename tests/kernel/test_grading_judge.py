@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit import host, paths
+from labkit import host
 from labkit.errors import LabkitError
-from labkit.lab.grading import grade, plain
+from labkit.lab.grading import grade, plain, room
 from labkit.lab.grading.grade import Asked
 from labkit.lab.grading.results import Judged
 from labkit.lab.notebooks import posed
@@ -98,7 +98,7 @@ def isolate(hostname):
     from labkit.syscalls import mount
     os.makedirs("/tmp/fake/exercises")
     open("/tmp/fake/exercises/hostname.py", "w").write("own_name = lambda *a: None")
-    mount("/tmp/fake/exercises", "{paths.checkout()}/labkit/lab/exercises", None, MS_BIND)
+    mount("/tmp/fake/exercises", "{room.COURSE}/labkit/lab/exercises", None, MS_BIND)
 """,
     "what the machine lacks": """
 from labkit.errors import Unsupported
@@ -213,7 +213,7 @@ def keep(hostname, path):
     mount("/proc/self/ns/uts", path, None, MS_BIND)
     with open("/tmp/fake.py", "w") as fake:
         fake.write(f"_name_behind = lambda path: ({{hostname!r}}, 'labhost')\\n_unmount_all = print")
-    mount("/tmp/fake.py", "{paths.checkout()}/labkit/lab/exercises/lab05.py", None, MS_BIND)
+    mount("/tmp/fake.py", "{room.COURSE}/labkit/lab/exercises/lab05.py", None, MS_BIND)
 """
 
 

@@ -2,9 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("rooms")
 
 def enclosed(code: str, *, root: bool = True, **allowed: Any) -> Ended:
     allowance = replace(Allowance(wall_seconds=60), **allowed)
-    return room.run([sys.executable, "-I", "-c", code], allowance=allowance, root=root)
+    return room.run([room.interpreter(), "-I", "-c", code], allowance=allowance, root=root)
 
 
 def seen(code: str, root: bool = True) -> Any:
@@ -54,17 +54,15 @@ def test_it_is_nobody_outside() -> None:
 def test_files_of_the_machine_are_not_there() -> None:
     checkout = paths.checkout()
     hidden = ["/etc/shadow", "/root", "/home", "/var/lib", f"{checkout}/labs", f"{checkout}/tests", f"{checkout}/.git"]
-    there = seen(f"{{path: os.listdir(path) for path in {hidden} if os.path.exists(path)}}")
-    # A checkout in somebody's home: the way to it is there, and nothing beside the way.
-    way = [checkout, *checkout.parents]
-    assert there == {str(folder): [below.name] for below, folder in pairwise(way) if str(folder) in hidden}
-    assert seen(f"os.path.exists('{checkout}/labkit/__init__.py')")
+    assert seen(f"{{path: os.listdir(path) for path in {hidden} if os.path.exists(path)}}") == {}
+    assert not seen(f"os.path.exists('{checkout}')")
+    assert seen(f"sorted(os.listdir('{room.COURSE}'))") == [".lab", "labkit", "rootfs"]
 
 
 @pytest.mark.parametrize("root", [True, False], ids=["root", "learner"])
 @pytest.mark.parametrize("place", ["/", "/usr", "/etc", "package", "/proc/sys/kernel/hostname", "/sys/x"])
 def test_nothing_but_tmp_can_be_written_to(place: str, root: bool) -> None:
-    path = str(paths.checkout() / "labkit") if place == "package" else place
+    path = f"{room.COURSE}/labkit" if place == "package" else place
     target = path if "hostname" in path or path == "/sys/x" else f"{path}/planted"
     assert enclosed(f"open({target!r}, 'w').write('planted')", root=root).exit_code == 1
     assert not Path(target).exists() or "hostname" in target
@@ -72,8 +70,9 @@ def test_nothing_but_tmp_can_be_written_to(place: str, root: bool) -> None:
 
 def test_a_read_only_mount_cannot_be_made_writable() -> None:
     code = f"""
+import shutil
 import sys
-sys.path.insert(0, {str(paths.checkout())!r})
+sys.path.insert(0, {room.COURSE!r})
 from labkit import constants as c, syscalls
 syscalls.unshare(c.CLONE_NEWUSER | c.CLONE_NEWNS)
 syscalls.mount(None, "/usr", None, c.MS_BIND | c.MS_REMOUNT)
@@ -176,8 +175,22 @@ def test_files_and_tmp_have_an_end() -> None:
     assert enclosed(code, tmp_bytes=16 << 20).stdout.strip() == "28"  # ENOSPC
 
 
-def test_a_checkout_below_tmp_is_told_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "checkout", lambda: Path("/tmp/labkit"))
+def test_a_checkout_may_lie_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Below /tmp, which a room has its own of; with blanks in its path; in a folder that only its owner may enter."""
+    place = tmp_path / "a course; of ours"
+    place.mkdir(mode=0o700)
+    for name in ("labkit", "rootfs"):
+        shutil.copytree(paths.checkout() / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(paths, "checkout", lambda: place)
+    assert room.unsupported() is None
+    code = "from labkit import paths; print(paths.checkout())"
+    ended = room.run([room.interpreter(), "-I", "-c", f"import sys; sys.path.insert(0, '{room.COURSE}'); {code}"])
+    assert ended.stdout == f"{room.COURSE}\n", ended
+    assert str(tmp_path) not in room.run(["cat", "/proc/self/cmdline", "/proc/self/environ"]).stdout
+
+
+def test_a_python_below_tmp_is_told_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/tmp/python")
     lack = room.unsupported()
     assert lack
-    assert "move the checkout" in str(lack)
+    assert "installed elsewhere" in str(lack)

@@ -27,6 +27,8 @@ from labkit.errors import LabkitError, Unsupported
 from labkit.process import run_in_child
 
 IDS = 65536  #: how many users a room has
+COURSE = "/opt/labkit"  #: where a room has this package
+ENVIRONMENT = "/opt/environment"  #: and the virtual environment
 LEARNER = 1000  #: who root of a lab host in a room is, as the room counts
 _MACHINES_IDS = 0x70000000  # above what systemd and useradd hand out, where root has all ids to choose from
 _LOOK_SECONDS = 0.1
@@ -66,10 +68,9 @@ class Ended:
 
 def unsupported() -> Unsupported | None:
     """Why rooms cannot be made here, and how to mend it; None where they can."""
-    for path in (str(paths.checkout()), sys.prefix):
-        if _below(path, "/tmp"):
-            what = f"{path} lies below /tmp, and a room has a /tmp of its own"
-            return Unsupported(what, "move the checkout elsewhere")
+    if _below(_python_itself(), "/tmp"):
+        what = f"this Python, {_python_itself()}, lies below /tmp, and a room has a /tmp of its own"
+        return Unsupported(what, "use a Python that is installed elsewhere")
     try:
         room_ids()
     except Unsupported as lack:
@@ -178,7 +179,14 @@ def environment() -> dict[str, str]:
 
 def python(*args: str) -> list[str]:
     """The command line of this very Python, with this package and nothing of the place it runs in on its path."""
-    return [sys.executable, "-I", "-c", _RUN_MODULE, str(paths.checkout()), *args]
+    return [interpreter(), "-I", "-c", _RUN_MODULE, COURSE, *args]
+
+
+def interpreter() -> str:
+    """Where this very Python is in a room."""
+    if sys.prefix == sys.base_prefix:
+        return sys.executable
+    return f"{ENVIRONMENT}/{os.path.relpath(sys.executable, sys.prefix)}"
 
 
 _RUN_MODULE = (
@@ -219,17 +227,28 @@ _ETC = {
 
 
 def _mounts() -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """What of the machine is to be seen in a room, read-only. Python and its environment may lie anywhere."""
+    """What of the machine is to be seen in a room, read-only.
+
+    The course and its Python environment may lie anywhere, below /tmp, say, or in a folder that is closed to others;
+    in a room they have places of their own, and nothing tells where they were.
+    """
     checkout = paths.checkout()
-    wanted = ["/usr", *(f"/{name}" for name in _LINKS if not os.path.islink(f"/{name}")), *_SYSTEM]
-    wanted += [f"{checkout / 'labkit'}", f"{checkout / 'rootfs'}", sys.prefix, os.path.realpath(sys.base_prefix)]
+    wanted = ["/usr", *(f"/{name}" for name in _LINKS if not os.path.islink(f"/{name}")), *_SYSTEM, _python_itself()]
     binds = [(path, path) for path in dict.fromkeys(wanted) if os.path.exists(path)]
+    binds += [(f"{checkout / name}", f"{COURSE}/{name}") for name in ("labkit", "rootfs")]
+    if sys.prefix != sys.base_prefix:
+        binds.append((sys.prefix, ENVIRONMENT))
     built = paths.state() / "rootfs"
     if built.is_dir():
-        binds.append((f"{built.resolve()}", f"{checkout / '.lab' / 'rootfs'}"))
+        binds.append((f"{built.resolve()}", f"{COURSE}/.lab/rootfs"))
     # What lies below another one is there already.
     kept = [(source, target) for source, target in binds if not any(_below(target, other) for _, other in binds)]
     return [("bind", source, target.lstrip("/"), ("ro", "nosuid", "nodev")) for source, target in kept]
+
+
+def _python_itself() -> str:
+    """Where the Python is installed of which the environment is made, if it is one."""
+    return os.path.realpath(sys.base_prefix)
 
 
 def _below(path: str, folder: str) -> bool:
