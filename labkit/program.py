@@ -106,8 +106,9 @@ class Program:
         cgroup_fd: int | None,
         *,
         asleep: bool,
+        tid_address: int = 0,
     ) -> tuple[int, int]:
-        """Begin it in a child; return (pid, pidfd).
+        """Begin it in a child; return (pid, pidfd). At `tid_address`, if it is given, the PID is stored at once.
 
         With `asleep` this process sleeps meanwhile, until execve or the child's end. Else the child runs beside it: the
         caller must find out by other means how far it has come (a pipe that execve closes, say), and until then this
@@ -129,7 +130,7 @@ class Program:
             flags |= c.CLONE_VFORK | (c.CLONE_VM if machine_loop else 0)
         if machine_loop:
             pidfd = ctypes.c_int(-1)
-            arguments = syscalls.clone_args(flags, ctypes.addressof(pidfd), cgroup_fd)
+            arguments = syscalls.clone_args(flags, ctypes.addressof(pidfd), cgroup_fd, tid_address)
             pid = machine_loop(arguments, len(arguments), self._base)
             if pid < 0:
                 raise os_error(-pid, "clone3", flags)

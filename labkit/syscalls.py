@@ -110,17 +110,18 @@ def clone3(flags: int, *, cgroup_fd: int | None = None) -> tuple[int, int]:
     return (pid, pidfd.value) if pid else (0, -1)
 
 
-def clone_args(flags: int, pidfd_address: int, cgroup_fd: int | None = None) -> bytes:
+def clone_args(flags: int, pidfd_address: int, cgroup_fd: int | None = None, tid_address: int = 0) -> bytes:
     """`struct clone_args` of clone3(2), for a child whose end is told by SIGCHLD and whose pidfd is stored.
 
-    With CLONE_PARENT it becomes a sibling, whose end is told as the caller's own is.
+    With CLONE_PARENT it becomes a sibling, whose end is told as the caller's own is. Where there is a `tid_address` its
+    PID is stored there as soon as it exists, 32 bits.
     """
-    flags |= c.CLONE_PIDFD
+    flags |= c.CLONE_PIDFD | (c.CLONE_PARENT_SETTID if tid_address else 0)
     if cgroup_fd is not None:
         flags |= c.CLONE_INTO_CGROUP
     # flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup
     exit_signal = 0 if flags & c.CLONE_PARENT else 17
-    return struct.pack("=11Q", flags, pidfd_address, 0, 0, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
+    return struct.pack("=11Q", flags, pidfd_address, 0, tid_address, exit_signal, 0, 0, 0, 0, 0, cgroup_fd or 0)
 
 
 # Mounts, the classic way

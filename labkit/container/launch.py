@@ -27,7 +27,8 @@ import stat
 import struct
 from contextlib import suppress
 
-from labkit import idmap, zygote
+from labkit import constants as c
+from labkit import idmap, syscalls, zygote
 from labkit.container import steps
 from labkit.container.scout import Scout
 from labkit.container.steps import Written
@@ -110,11 +111,26 @@ def _launch(
     try:
         if written.waits:
             return Waiting(written, parameters, given.get("cgroup_fd"), clone).go(leaves_orphans)
-        pid, pidfd = clone(written.flags, parameters, given.get("cgroup_fd"), asleep=True)
+        try:
+            pid, pidfd = clone(written.flags, parameters, given.get("cgroup_fd"), asleep=True)
+        finally:
+            _be_dumpable_again()
         written.program.check(pid, pidfd)
         return Started(pid, pidfd, leaves_orphans)
     except CallFailed as failed:
         raise _most_telling(written.program, failed) from None
+
+
+def _be_dumpable_again() -> None:
+    """A child that shares this process's memory until its execve has closed that to others; undo it.
+
+    Where a lab host's root is another user than its caller, the kernel has it closed from the beginning: it stays so.
+    """
+    if _was_dumpable:
+        syscalls.prctl(c.PR_SET_DUMPABLE, 1)
+
+
+_was_dumpable = syscalls.prctl(c.PR_GET_DUMPABLE) == 1  # of the zygote, when it imports this for its first container
 
 
 def _written_for(

@@ -121,6 +121,9 @@ class Written:
         call("close_range", STATUS_FD + len(still_open), _LAST_DESCRIPTOR, 0)
         self.program.step(CHANGING_DIRECTORY)
         call("chdir", message["cwd"])
+        # From here on it has a container's powers, and its memory may be the zygote's: whoever has these powers too and
+        # sees its PID could write there. execve ends both. CVE-2016-9962; ptrace(2), "Ptrace access mode checking".
+        call("prctl", c.PR_SET_DUMPABLE, 0, 0, 0, 0)
         self._limit()
         sealed = message["no_new_privileges"]
         if not sealed:

@@ -5,12 +5,14 @@
 
 import errno
 import os
+import select
 import signal
 import socket
 from contextlib import suppress
 
 from labkit import constants as c
 from labkit import idmap, messages, syscalls
+from labkit.container.scout import START_SECONDS
 from labkit.container.steps import Written
 from labkit.program import DiedBeforeExecve, how_it_ended
 from labkit.zygote import Started
@@ -53,6 +55,8 @@ class Waiting:
                 maps = idmap.IdMap.parse(message["uid_map"]), idmap.IdMap.parse(message["gid_map"])
                 idmap.write(self.pid, *maps)
             self._send(copied_mounts(self.pid, self.written.sources))
+            if not select.select([self.status], [], [], START_SECONDS)[0]:
+                raise OSError(errno.ETIMEDOUT, f"it was held up for {START_SECONDS:.0f} s")
             created = os.read(self.status, 1) == b"c"
             if failed := self.written.program.failure():
                 raise failed
