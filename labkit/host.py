@@ -95,6 +95,7 @@ class LabHost:
         except ProcessLookupError:
             raise LabkitError("the lab host was killed while it started; run the cell again") from None
         self.keeper_pid: int = rest[1]
+        self.guard_pid = self._process.pid
         self.group: str = rest[2]  #: the folder of its control group as we see it; empty where it has none
         self.without_group: tuple[str, str] = rest[3]  #: why it has none, and what to do, as `Unsupported` has them
 
@@ -203,7 +204,7 @@ class LabHost:
 
     def _wait_for_keeper(self, deadline: float) -> None:
         while True:
-            for guard in (self.keeper_pid, self._process.pid):
+            for guard in (self.keeper_pid, self.guard_pid):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(guard, signal.SIGCONT)  # it may have been stopped
             try:

@@ -29,7 +29,8 @@ PREFIX = "labkit-"
 LEAF = "host"
 HANDED_OVER = ("user.delegate", "trusted.delegate")  # systemd's marks on a group, as extended attributes
 MOUNT = "/sys/fs/cgroup"
-KEEPER_NAME = "labkit-host"  # `labkit.zygote.PROCESS_NAME`: by it a group's lab host is known to be alive
+# `labkit.zygote.PROCESS_NAME` and its guard's: by them a group's lab host is known to be alive.
+KEEPER_NAME, GUARD_NAME = "labkit-host", "labkit-guard"
 
 # In the zygote, and so in its children:
 on_lab_host = False
@@ -227,9 +228,9 @@ def remove_left_over() -> list[str]:
 
 
 def _alive(path: str) -> bool:
-    """Whether the keeper or the zygote of the lab host's group `path` lives.
+    """Whether the guard, the keeper or the zygote of the lab host's group `path` lives.
 
-    The keeper's PID is in the group's name, but for other eyes: a container's lab host has PIDs of its own. The zygote
+    The guard's PID is in the group's name, but for other eyes: a container's lab host has PIDs of its own. The zygote
     in the leaf is known by its parent, the keeper; its children have the same name, and may have outlived both.
     """
     if _is_ours(os.path.basename(path).removeprefix(PREFIX)) and not path.endswith(f"{PREFIX}{os.getpid()}"):
@@ -246,7 +247,7 @@ def _is_ours(pid: str) -> bool:
         stat = procfs.stat(pid)
     except (OSError, ProcessLookupError):
         return False
-    return stat[1] == KEEPER_NAME and stat[2] not in "ZX"  # one that nobody has waited for yet is over
+    return stat[1] in (KEEPER_NAME, GUARD_NAME) and stat[2] not in "ZX"  # one that nobody has waited for yet is over
 
 
 def _clear(parent_fd: int, name: str, timeout: float = 5.0) -> None:

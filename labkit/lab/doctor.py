@@ -131,6 +131,15 @@ def report() -> Report:
     return Report(examine())
 
 
+def _try_machines() -> None:
+    """Boot one virtual machine of each kind, where that has not been tried yet."""
+    from labkit import vm
+
+    if any("not been tried" in str(lack) for lack in vm.kinds(boot=False).values()):
+        print("Booting a virtual machine of each kind, once, to see which runs here ...", file=sys.stderr, flush=True)
+        vm.kinds()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="./lab doctor", description="What this machine can do, and how to mend the rest.")
     parser.add_argument("--json", action="store_true", help="the same for a program")
@@ -138,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--strict", action="store_true", help="fail unless all of it is there, as on the course's reference machine"
     )
     options = parser.parse_args(argv)
+    _try_machines()
     found = report()
     if options.json:
         print(found.as_json())

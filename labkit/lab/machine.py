@@ -159,7 +159,7 @@ def _cgroups() -> Cgroups:
 def _vm_kinds() -> dict[str, str]:
     from labkit import vm
 
-    return {name: "" if lack is None else str(lack) for name, lack in vm.kinds().items()}
+    return {name: "" if lack is None else str(lack) for name, lack in vm.kinds(boot=False).items()}
 
 
 def _kvm_modes() -> dict[str, str]:

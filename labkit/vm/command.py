@@ -44,12 +44,13 @@ class Account:
     home: str
 
 
-def kinds() -> dict[str, Unsupported | None]:
+def kinds(*, boot: bool = True) -> dict[str, Unsupported | None]:
     """Each kind of machine by name, the preferred one first: None if it can run here, else what it lacks.
 
-    Found by booting one of each, once (`labkit.vm.trial`). Nothing is downloaded for that.
+    Found by booting one of each, once (`labkit.vm.trial`). Nothing is downloaded for that. Without `boot` only what an
+    earlier trial has found counts.
     """
-    return {name: _lack(kind) for name, kind in KINDS.items()}
+    return {name: _lack(kind, boot=boot) for name, kind in KINDS.items()}
 
 
 def offer(*, fetch: bool = False) -> str | None:
@@ -57,11 +58,13 @@ def offer(*, fetch: bool = False) -> str | None:
     return next((name for name, kind in KINDS.items() if _lack(kind, fetch=fetch) is None), None)
 
 
-def _lack(kind: Kind, *, fetch: bool = False) -> Unsupported | None:
+def _lack(kind: Kind, *, fetch: bool = False, boot: bool = True) -> Unsupported | None:
     try:
         kind.check()
         if kind.image(fetch=fetch) is None:
             return Unsupported(f"the kernel that {kind.NAME} boots is not here yet", "./lab setup fetches it")
+        if not boot and trial.known(kind) is None:
+            return Unsupported(f"{kind.NAME} has not been tried yet", "./lab doctor tries it")
         return trial.of(kind).lack(kind.NAME)
     except Unsupported as lack:
         return lack

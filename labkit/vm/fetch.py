@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from labkit.errors import LabkitError, Unsupported
 from labkit.vm import kernels, qemu, uml
+from labkit.vm.command import kinds
 
 Fetch = Callable[[], object]
 
@@ -48,6 +49,9 @@ def main() -> int:
     failures = fetch()
     for line in failures.values():
         print(f"lab: {line}", file=sys.stderr)
+    if not failures:
+        print("booting a virtual machine of each kind, once, to see which runs here", flush=True)
+        kinds()
     return 1 if any(what in failures for what in NEEDED) else 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit import cgroups, host, hostgroup, output
+from labkit import cgroups, host, hostgroup, output, procfs
 from labkit.lab import hogs
 from labkit.process import run_in_child
 
@@ -43,14 +43,14 @@ frozen.freeze()
 busy = cgroups.create("busy", Limits(pids_max=10))
 busy.add(c.pid)
 c.call(forks)
-print(host.current().keeper_pid, host.pid(), host.current().group, a.pid, b.pid, flush=True)
+print(host.current().keeper_pid, host.pid(), host.current().group, host.current().guard_pid, a.pid, b.pid, flush=True)
 sys.stdin.read()
 """
 
 
 @contextmanager
 def busy() -> Iterator[tuple[int, int, int, str, list[int]]]:
-    """The PIDs of such a process, its keeper and zygote, the folder of its lab host's group, and all their pidfds."""
+    """The PIDs of such a process, its keeper and zygote, the folder of its lab host's group, and all pidfds."""
     program = [sys.executable, "-c", BUSY]
     environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as caller:
@@ -64,6 +64,10 @@ def busy() -> Iterator[tuple[int, int, int, str, list[int]]]:
                 os.close(pidfd)
         finally:
             caller.kill()
+
+
+def parent_of(pid: int) -> int:
+    return int(procfs.stat(pid)[3])
 
 
 def _kill_caller(caller: int, keeper: int, zygote: int) -> None:
@@ -92,11 +96,12 @@ def test_no_group_is_left_whoever_is_killed(kill: Callable[[int, int, int], None
 
 def test_a_reset_removes_what_nobody_was_left_to_remove() -> None:
     with busy() as (caller, keeper, zygote, group, pidfds):
-        os.kill(keeper, signal.SIGSTOP)  # so that neither sees the other end
-        os.kill(zygote, signal.SIGKILL)
-        os.kill(keeper, signal.SIGKILL)
-        os.kill(caller, signal.SIGKILL)
-        assert all(output.readable(pidfd, 30) for pidfd in pidfds[:2])
+        guard = parent_of(keeper)
+        for pid in (keeper, guard):
+            os.kill(pid, signal.SIGSTOP)  # so that none sees the other end
+        for pid in (zygote, keeper, guard, caller):
+            os.kill(pid, signal.SIGKILL)
+        assert all(output.readable(pidfd, 30) for pidfd in pidfds[:3])
         assert os.path.isdir(group)
         host.reset_all()
         assert not os.path.exists(group)

@@ -23,7 +23,7 @@ def group_of(pid: int) -> str:
 
 def test_the_lab_hosts_group_is_the_root_of_what_it_sees() -> None:
     top = host.current().group
-    assert os.path.basename(top) == f"labkit-{host.current().keeper_pid}"
+    assert os.path.basename(top) == f"labkit-{host.current().guard_pid}"
     assert run_in_child(lambda: group_of(os.getpid())) == "/host"
     mount = next(
         m for m in procfs.mountinfo(host.pid()) if m.mount_point == "/sys/fs/cgroup" and m.root.endswith(top[-8:])

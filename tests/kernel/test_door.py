@@ -27,7 +27,8 @@ def environ(busybox: Path, tmp_path: Path) -> dict[str, str]:
     """A state and a home of its own, with what is built already."""
     for name in ("state", "home"):
         (tmp_path / name).mkdir()
-    (tmp_path / "state/rootfs").symlink_to(busybox.parent)
+    for name in paths.BUILT:
+        (tmp_path / "state" / name).symlink_to(busybox.parents[1] / name)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "LABKIT"))}
     return kept | {"LABKIT_STATE": str(tmp_path / "state"), "HOME": str(tmp_path / "home")}
 
@@ -121,7 +122,11 @@ def ended(*processes: "subprocess.Popen[str]") -> Iterator[None]:
     finally:
         for process in processes:
             process.terminate()
-            process.communicate(timeout=60)
+            try:
+                process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:  # asked to end while it began
+                process.kill()
+                process.communicate()
 
 
 def test_a_second_lab_in_a_checkout_says_where_the_first_one_is(environ: dict[str, str]) -> None:

@@ -123,7 +123,7 @@ def leaves():
 box = container.start(["sh", "-c", "sleep 1000 & setsid sleep 1000 & exec sleep 1000"], namespaces={"pid": "host"})
 child = spawn(leaves)
 one = host.current()
-print(one._process.pid, one.keeper_pid, one.pid, flush=True)
+print(one.guard_pid, one.keeper_pid, one.pid, flush=True)
 sys.stdin.read()
 """
 
