@@ -278,8 +278,8 @@ def test_a_relay_holds_nothing_of_the_zygote(web: Endpoint) -> None:
     assert sorted(target.split(":")[0] for target in targets) == [
         "/dev/null",
         "/dev/null",
+        "/dev/null",
         "anon_inode",
-        "pipe",
         "socket",
     ]
     assert procfs.stat(relay)[1] == "labkit-relay"
