@@ -127,11 +127,8 @@ def test_it_is_as_in_a_peers_container(busybox: Path, tmp_path: Path, name: str,
     process: Any = config["process"]
     process |= {"env": ["PATH=/bin", "HOME=/" if case != "root" else "HOME=/root"]}
     process["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]
-    # As Docker tells its runtime.
-    config["linux"]["sysctl"] = {
-        "net.ipv4.ip_unprivileged_port_start": "0",
-        "net.ipv4.ping_group_range": "0 2147483647",
-    }
+    linux: Any = config["linux"]  # with parameters that Docker gives its runtime
+    linux["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
     change(config)
     (tmp_path / "config.json").write_text(json.dumps(config))
     options = ["--cgroup-manager=disabled"] if name == "crun" else []
