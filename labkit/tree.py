@@ -29,6 +29,11 @@ def save(root: Path) -> None:
     new.replace(_place(root))
 
 
+def is_kept(root: Path) -> bool:
+    """Whether there is a list of the tree `root`."""
+    return _place(root).exists()
+
+
 def changes(root: Path) -> list[str]:
     """What is no longer as it was when the list was kept: `["bin/sh is missing", "etc/passwd was changed"]`."""
     try:

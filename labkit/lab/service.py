@@ -7,6 +7,7 @@
 Sources: systemd.service(5), systemd.resource-control(5) ("Delegate="), loginctl(1) ("enable-linger").
 """
 
+import argparse
 import os
 import secrets
 import subprocess
@@ -19,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from labkit import paths
-from labkit.arguments import Parser
 from labkit.errors import Unsupported
 
 NAME = "labkit.service"
@@ -178,7 +178,7 @@ def stop() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="./lab service",
         description="Run the course as a service of yours, from the start of the machine on, and show its address.",
     )

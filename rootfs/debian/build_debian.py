@@ -23,8 +23,10 @@ from pathlib import Path
 
 RECIPES = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(RECIPES.parent))
-
-from labkit import tree  # noqa: E402  # run by path, from a Python that knows nothing of the checkout
+try:
+    from labkit import tree
+except ImportError:  # the recipes alone, in a machine that is being made: the list of files is made at its first set-up
+    tree = None  # type: ignore[assignment]
 
 STAMP = "etc/labkit-recipe"  # in the tree: by what it was built
 
@@ -222,7 +224,8 @@ def build(folder: Path, names: list[str]) -> None:
             if (folder / name).exists():
                 (folder / name).rename(scratch / f"old-{name}")
             new.rename(folder / name)
-            tree.save(folder / name)
+            if tree:
+                tree.save(folder / name)
 
 
 def main(folder: Path, names: list[str]) -> None:
@@ -237,8 +240,12 @@ def main(folder: Path, names: list[str]) -> None:
     except BlockingIOError:
         print("another build is going on; waiting for it", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
-    for name in names:
-        if is_built(folder, name) and (changes := tree.changes(folder / name)):
+    for name in names if tree else ():
+        if not is_built(folder, name):
+            continue
+        if not tree.is_kept(folder / name):  # built before there were such lists, or where none could be made
+            tree.save(folder / name)
+        elif changes := tree.changes(folder / name):
             print(f"{name}: {changes[0]}; building it anew", flush=True)
             (folder / name / STAMP).unlink(missing_ok=True)
     if missing := [name for name in names if not is_built(folder, name)]:

@@ -62,7 +62,6 @@ def said(command: list[str] | str, environ: dict[str, str], code: int = 0) -> st
         (["reset", "--al"], "did you mean '--all'?"),
         (["test", "--quik"], "did you mean '--quick'?"),
         (["vm", "--lst"], "did you mean '--list'?"),
-        (["service", "--stp"], "did you mean '--stop'?"),
         (["grade", "--sede", "1", "x"], "did you mean '--seed'?"),
         (["bench", "--round"], "did you mean '--rounds'?"),
         (["release", "--chek"], "did you mean '--check'?"),
