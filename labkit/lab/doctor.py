@@ -23,7 +23,7 @@ from labkit.lab.machine import Machine, examine
 STYLES: dict[Status, str] = {"yes": "green", "partly": "yellow", "no": "red", "-": ""}
 
 # What depends on the computer under a machine, or on the moment; every lab has a way without.
-OPTIONAL = ("KVM", "memory", "left over")
+OPTIONAL = ("KVM", "virtual machines", "memory", "left over")
 
 
 @dataclass(frozen=True)
