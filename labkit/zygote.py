@@ -69,7 +69,7 @@ def main(control_fd: int) -> "NoReturn":
     os.setsid()
     _plain_signals()
     syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
-    _call_oneself(PROCESS_NAME)
+    _set_name(PROCESS_NAME)
     try:
         group, lack = labhost.enter(control)
     except OSError as error:
@@ -81,8 +81,8 @@ def main(control_fd: int) -> "NoReturn":
     guard = syscalls.pidfd_open(os.getpid())
     if pid := os.fork():
         control.close()
-        _call_oneself(GUARD_NAME)
-        _say_no_more()
+        _set_name(GUARD_NAME)
+        _drop_stderr()
         watch(pid, group, proc)
     syscalls.prctl(c.PR_SET_CHILD_SUBREAPER, 1)
     keeper = syscalls.pidfd_open(os.getpid())
@@ -94,25 +94,25 @@ def main(control_fd: int) -> "NoReturn":
         if group:
             group.settle()
         control.send(marshal.dumps(("ready", os.getpid(), os.getppid(), group.folder if group else "", lack)))
-        _say_no_more()
+        _drop_stderr()
         ready_there.close()
         global ready_networks
         ready_networks = ready.Ready(ready_here)
         Zygote(control, caller, keeper, group, proc).serve()
     control.close()
     ready_here.close()
-    _say_no_more()
+    _drop_stderr()
     keep(syscalls.pidfd_open(pid), caller, guard, ready_there, group, proc)
 
 
-def _say_no_more() -> None:
+def _drop_stderr() -> None:
     """Let go of standard error, which nobody reads any more: Python writing there would be killed by SIGPIPE."""
     null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, 2)
     os.close(null)
 
 
-def _call_oneself(name: str) -> None:
+def _set_name(name: str) -> None:
     # Not by /proc/self/comm, which is closed to a process that is not dumpable: see `labkit.labhost`.
     text = ctypes.create_string_buffer(name.encode())
     syscalls.prctl(c.PR_SET_NAME, ctypes.addressof(text))

@@ -5,8 +5,7 @@ The file is the image's: read as bytes of a limited number, through no link that
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from labkit import constants as c
 from labkit import layers, syscalls
@@ -58,7 +57,7 @@ def _in_layer(top: int) -> bytes | None:
 
 
 def _read(root: "str | os.PathLike[str]") -> bytes:
-    with _opened(root, os.O_PATH | os.O_DIRECTORY) as top:
+    with layers.opened(root) as top:
         found = syscalls.openat2(top, "etc/passwd", os.O_PATH, resolve=c.RESOLVE_IN_ROOT | c.RESOLVE_NO_MAGICLINKS)
     try:
         if not stat.S_ISREG(os.fstat(found).st_mode):  # a device, which must not even be opened, or a FIFO
@@ -67,12 +66,3 @@ def _read(root: "str | os.PathLike[str]") -> bytes:
             return file.read(_BYTES_MAX)
     finally:
         os.close(found)
-
-
-@contextmanager
-def _opened(path: "str | os.PathLike[str]", flags: int) -> Iterator[int]:
-    fd = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

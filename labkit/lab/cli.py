@@ -60,16 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
-        _say_no_more()
+        _drop_stdout()
         return 0
     except OSError as error:
-        _say_no_more()
+        _drop_stdout()
         what = f" ({error.filename})" if error.filename else ""
         print(f"lab: {error.strerror or error}{what}.", file=sys.stderr)
         return 1
 
 
-def _say_no_more() -> None:
+def _drop_stdout() -> None:
     """What is still to be written to standard output is dropped, or Python would try once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

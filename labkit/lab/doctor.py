@@ -133,11 +133,11 @@ def report() -> Report:
 
 def _try_machines() -> None:
     """Boot one virtual machine of each kind, where that has not been tried yet."""
-    from labkit import vm
+    from labkit.vm import command
 
-    if any("not been tried" in str(lack) for lack in vm.kinds(boot=False).values()):
+    if command.untried():
         print("Booting a virtual machine of each kind, once, to see which runs here ...", file=sys.stderr, flush=True)
-        vm.kinds()
+        command.kinds()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -126,17 +126,6 @@ def can_make_namespaces() -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
-def cannot_write() -> str:
-    """Why nothing could be saved here, and what to do; empty if it can."""
-    for folder in (CHECKOUT / "labs", STATE):
-        if folder.exists() and not os.access(folder, os.W_OK):
-            return (
-                f"{folder} cannot be written to, so no notebook and no progress could be saved. "
-                f"Make a copy in a folder of your own and start that: cp -r {CHECKOUT} ~/labkit && ~/labkit/lab"
-            )
-    return ""
-
-
 def already_running(port: int | None) -> str:
     """The address of the JupyterLab that has this checkout open, or empty; then this process has it open from now on.
 
@@ -219,11 +208,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         port = ["--port", str(options.port)] if options.port is not None else []
         return command(["vm", "--labs", *port])
-    if problem := cannot_write():
-        print(f"lab: {problem}", file=sys.stderr)
-        return 1
     from labkit.lab import scope, service, setup, setup_log
 
+    try:
+        for folder in filter(Path.exists, (CHECKOUT / "labs", STATE)):
+            setup.check_writable(folder)  # or nothing that is done in the notebooks could be saved
+    except setup_log.SetupError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
     try:
         setup.repair_rootfs(STATE)
     except (setup_log.SetupError, OSError) as error:

@@ -24,14 +24,19 @@ from labkit.lab.setup_venv import install, make_venv, quiet_jupyter
 SPACE_BYTES = 500_000_000
 
 
-def check_folder(folder: Path) -> None:
-    """Raises SetupError unless `folder` can be written and has room."""
+def check_writable(folder: Path) -> None:
+    """Raises SetupError unless `folder` can be written to."""
     if not os.access(folder, os.W_OK):
         user = "root" if os.getuid() == 0 else os.environ.get("USER") or f"user {os.getuid()}"
         raise SetupError(
-            f"{folder} cannot be written by {user}. Make a copy in a folder of your own and start that: "
-            f"cp -r {folder} ~/labkit && ~/labkit/lab"
+            f"{folder} cannot be written to by {user}. Make a copy in a folder of your own and start that: "
+            f"cp -r {CHECKOUT} ~/labkit && ~/labkit/lab"
         )
+
+
+def check_folder(folder: Path) -> None:
+    """Raises SetupError unless `folder` can be written to and has room."""
+    check_writable(folder)
     free = shutil.disk_usage(folder).free
     if free < SPACE_BYTES:
         raise SetupError(

@@ -53,6 +53,17 @@ def kinds(*, boot: bool = True) -> dict[str, Unsupported | None]:
     return {name: _lack(kind, boot=boot) for name, kind in KINDS.items()}
 
 
+def untried() -> list[str]:
+    """The kinds whose kernel is here, and of which none has been booted yet."""
+    found = []
+    for name, kind in KINDS.items():
+        with contextlib.suppress(Unsupported):
+            kind.check()
+            if kind.image() is not None and trial.known(kind) is None:
+                found.append(name)
+    return found
+
+
 def offer(*, fetch: bool = False) -> str | None:
     """The kind of machine to offer where this kernel cannot run all labs; None if none can run."""
     return next((name for name, kind in KINDS.items() if _lack(kind, fetch=fetch) is None), None)

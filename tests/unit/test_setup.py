@@ -314,7 +314,7 @@ def test_what_pip_says_becomes_one_line(tmp_path: Path, log: setup_log.Log, prin
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(setup_log.SetupError, match="cannot be written by"):
+    with pytest.raises(setup_log.SetupError, match="cannot be written to by"):
         setup.check_folder(tmp_path)
 
 
