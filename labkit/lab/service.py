@@ -7,7 +7,6 @@
 Sources: systemd.service(5), systemd.resource-control(5) ("Delegate="), loginctl(1) ("enable-linger").
 """
 
-import argparse
 import os
 import secrets
 import subprocess
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from labkit import paths
+from labkit import arguments, paths
 from labkit.errors import Unsupported
 
 NAME = "labkit.service"
@@ -178,9 +177,9 @@ def stop() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="./lab service",
-        description="Run the course as a service of yours, from the start of the machine on, and show its address.",
+    parser = arguments.Parser(
+        "./lab service",
+        "Run the course as a service of yours, from the start of the machine on, and show its address.",
     )
     parser.add_argument("--stop", action="store_true", help="end it, and have it start no more")
     parser.add_argument("--port", type=int, help=f"listen on this port of 127.0.0.1, from now on (default: {PORT})")

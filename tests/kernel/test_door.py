@@ -22,6 +22,12 @@ CHECKOUT = paths.checkout()
 LAB = str(CHECKOUT / "lab")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def set_up() -> None:
+    """After a change of what set-up goes by, the first `./lab` says that it sets up."""
+    subprocess.run([LAB, "doctor"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=900)
+
+
 @pytest.fixture
 def environ(busybox: Path, tmp_path: Path) -> dict[str, str]:
     """A state and a home of its own, with what is built already."""
@@ -62,6 +68,7 @@ def said(command: list[str] | str, environ: dict[str, str], code: int = 0) -> st
         (["reset", "--al"], "did you mean '--all'?"),
         (["test", "--quik"], "did you mean '--quick'?"),
         (["vm", "--lst"], "did you mean '--list'?"),
+        (["service", "--stp"], "did you mean '--stop'?"),
         (["grade", "--sede", "1", "x"], "did you mean '--seed'?"),
         (["bench", "--round"], "did you mean '--rounds'?"),
         (["release", "--chek"], "did you mean '--check'?"),

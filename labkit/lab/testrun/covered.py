@@ -11,8 +11,18 @@ from pathlib import Path
 COVERS = {
     "vm/test_vagrant.py": (
         "Vagrantfile",
+        "lab",
+        "labkit/arguments.py",
+        "labkit/lab/doctor.py",
         "labkit/lab/reference",
         "labkit/lab/service.py",
+        "labkit/lab/setup.py",
+        "labkit/lab/setup_debian.py",
+        "labkit/lab/setup_log.py",
+        "labkit/lab/setup_rootfs.py",
+        "labkit/lab/setup_venv.py",
+        "labkit/tree.py",
+        "rootfs",
         "tests/vm/test_vagrant.py",
         "tests/vm/vagrant",
     ),
