@@ -10,11 +10,12 @@ import errno
 import resource
 from contextlib import contextmanager
 
+from labkit import syscalls
 from labkit.errors import LabkitError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 RLIMIT_NOFILE = resource.RLIMIT_NOFILE
 RESERVE = 20  # what is left free, for what a start itself opens in a caller
@@ -51,6 +52,16 @@ def make_room(fd: int, reserve: int = RESERVE) -> None:
     if fd >= hard - reserve:
         raise LabkitError(_used_up(hard))
     raise_limit()
+
+
+def close_but(kept: "Iterable[int]") -> None:
+    """Close all descriptors of this process from 3 on, except those `kept`."""
+    first = 3
+    for fd in sorted({fd for fd in kept if fd >= first}):
+        if fd > first:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)
 
 
 @contextmanager

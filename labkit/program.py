@@ -22,7 +22,7 @@ import struct
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import layout, loop, syscalls
+from labkit import layout, loop, reaping, syscalls
 from labkit.errors import explain, os_error
 from labkit.layout import Block as Block  # noqa: PLC0414  (programs are written with these)
 from labkit.layout import Call
@@ -150,7 +150,7 @@ class Program:
         failed = self.failure()
         if failed or not self.came_to_execve():
             os.close(pidfd)
-            _, status = os.waitpid(pid, 0)
+            status = reaping.status_of(pid)
             raise failed or DiedBeforeExecve(how_it_ended(status))
 
     def came_to_execve(self) -> bool:

@@ -9,7 +9,8 @@ thread held stays locked in the child for ever. So it forks once, early and by `
 
 A request is one message with descriptors attached; the first of them is the reply socket, on which the zygote answers
 `P` with the child's PID and pidfd, and, when the child has ended, `X` with how. Each child has a reply socket of its
-own, so that nobody waits for anybody else, and a caller who closes it says "kill that child".
+own, so that nobody waits for anybody else, and a caller who closes it says "kill that child". A start that has to wait
+for its child yields meanwhile: a container that holds up whoever joins it holds up nobody else.
 
 Two processes guard each other and watch the caller. When the caller ends, however it ends, zygote and keeper kill what
 is left. When the zygote is killed, its orphans fall to the keeper, which kills them; when the keeper is, the zygote
@@ -30,21 +31,24 @@ import signal
 import socket
 import struct
 import sys
+import time
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import descriptors, hostgroup, labhost, messages, procfs, ready, syscalls
+from labkit import descriptors, hostgroup, labhost, messages, procfs, ready, reaping, syscalls
 from labkit.keeper import keep, kill_descendants, watch
 from labkit.program import CallFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import NoReturn
 
+    # A start that waits for somebody meanwhile: it is sent whether what it yielded came in time.
+    Starting = Generator["Wait", bool, "Started"]
     # What a request names: called in the zygote with the request's argument and descriptors, it forks and returns the
-    # child. It owns the descriptors only until it returns.
-    Start = Callable[[object, list[int]], "Started"]
+    # child, or yields until there is one. It owns the descriptors only until then.
+    Start = Callable[[object, list[int]], "Started | Starting"]
 
 GUARD_NAME = "labkit-guard"
 PROCESS_NAME = "labkit-host"  # what `ps -o comm` shows, and by which `labkit.host` finds hosts left behind
@@ -127,6 +131,43 @@ class Started:
         self.pid, self.pidfd, self.leaves_orphans, self.descriptors = pid, pidfd, leaves_orphans, descriptors
 
 
+class Wait:
+    """What a start waits for: that `fd` can be read, for `seconds` at most. `pids` are its children meanwhile."""
+
+    __slots__ = ("fd", "pids", "seconds")
+
+    def __init__(self, fd: int, seconds: float, pids: "Callable[[], tuple[int, ...]]") -> None:
+        self.fd, self.seconds, self.pids = fd, seconds, pids
+
+
+class Pending:
+    """A start under way that waits, where to say how it went, and the request's descriptors."""
+
+    __slots__ = ("deadline", "fds", "reply", "starting", "wait")
+
+    def __init__(self, starting: "Starting", reply: socket.socket, fds: list[int]) -> None:
+        self.starting, self.reply, self.fds = starting, reply, fds
+        self.wait: Wait | None = None
+        self.deadline = 0.0
+
+    def go_on(self, in_time: bool) -> "Started | None":
+        """Let it go on; the child, if there is one now. Raises what the start does."""
+        try:
+            # None: a generator that has just been made takes nothing else.
+            self.wait = self.starting.send(in_time if self.wait else None)  # type: ignore[arg-type]
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        self.deadline = time.monotonic() + self.wait.seconds
+        return None
+
+    def forget(self) -> None:
+        """Let go of what it was asked for with, and of the ends of its children."""
+        for fd in self.fds:
+            os.close(fd)
+        for pid in self.wait.pids() if self.wait else ():
+            reaping.early.pop(pid, None)
+
+
 class Child:
     """A child that has not been reaped yet, and where to say how it ended."""
 
@@ -146,7 +187,8 @@ class Zygote:
         self.proc = proc
         self.group = group
         self.children: dict[int, Child] = {}  # by PID
-        self.replies: dict[int, Child] = {}  # by the descriptor of its reply socket
+        self.replies: dict[int, Child | Pending] = {}  # by the descriptor of its reply socket
+        self.pending: dict[int, Pending] = {}  # by the descriptor that it waits for
         self.ended_sessions: set[int] = set()  # of children that have ended, while orphans are left
         self.starts: dict[str, Start] = {}
         self.caller, self.keeper = caller, keeper
@@ -169,14 +211,14 @@ class Zygote:
             os._exit(0)
 
     def _turn(self) -> bool:
-        # Whose reply socket each is must be known before anything is done: a number may be used again for another one.
+        # Whose each descriptor is must be known before anything is done: a number may be used again for another one.
         try:
-            ready = self.poll.poll(_LOOK_SECONDS if self.children else None)
+            ready = self.poll.poll(self._patience())
         except OSError:
             ready = []
         if not ready:
             self._reap()
-        for fd, child in [(fd, self.replies.get(fd)) for fd, _ in ready]:
+        for fd, replying, pending in [(fd, self.replies.get(fd), self.pending.get(fd)) for fd, _ in ready]:
             if fd == self.control.fileno():
                 if not self._request():
                     return False
@@ -186,11 +228,24 @@ class Zygote:
                 self._reap()
             elif fd in (self.caller, self.keeper):
                 return False
-            elif child and child is self.replies.get(fd):  # its caller has closed the other end: nobody wants it now
+            elif pending and pending is self.pending.get(fd):
+                self._go_on(pending, True)
+            elif replying and replying is self.replies.get(fd):  # its caller has closed the other end: unwanted now
                 with suppress(OSError):
                     self.poll.unregister(fd)
-                self._kill(child)
+                self._kill(replying)
+        if self.pending:
+            now = time.monotonic()
+            for pending in [pending for pending in self.pending.values() if pending.deadline <= now]:
+                self._go_on(pending, False)
         return True
+
+    def _patience(self) -> float | None:
+        """For how many seconds there is nothing to do, if nothing happens."""
+        if self.pending:
+            first = min(pending.deadline for pending in self.pending.values())
+            return min(max(first - time.monotonic(), 0), _LOOK_SECONDS)
+        return _LOOK_SECONDS if self.children else None
 
     def _request(self) -> bool:
         try:
@@ -203,6 +258,7 @@ class Zygote:
             return False
         reply_fd, *rest = fds
         reply = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=reply_fd)
+        pending = None
         try:
             self.poll.register(reply_fd, select.EPOLLRDHUP)
             descriptors.make_room(reply_fd, _CHILD_OPENS)
@@ -212,28 +268,71 @@ class Zygote:
                 module, _, function = name.partition(":")
                 start = self.starts[name] = getattr(importlib.import_module(module), function)
             started = start(argument, rest)
+            if not isinstance(started, Started):
+                pending = Pending(started, reply, rest)
         except Exception as error:
-            number = error.errno if isinstance(error, OSError) else None
-            text = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}"
-            notes = list(getattr(error, "__notes__", []))
-            step = error.call.step if isinstance(error, CallFailed) else ""
-            _send(reply, b"F" + marshal.dumps((step, number, text, notes)))
-            self._close(reply)
+            self._refuse(reply, error)
         else:
-            self.ended_sessions.discard(started.pid)
-            child = self.children[started.pid] = self.replies[reply_fd] = Child(started, reply)
-            if not _send(reply, b"P" + struct.pack("=i", started.pid), started.pidfd, *started.descriptors):
-                self._kill(child)
-            for fd in started.descriptors:
-                os.close(fd)
-        finally:
-            for fd in rest:
-                os.close(fd)
+            if pending:
+                self._go_on(pending, False)
+                return True
+            assert isinstance(started, Started)
+            self._began(reply, started)
+        for fd in rest:
+            os.close(fd)
         return True
 
-    def _kill(self, child: Child) -> None:
+    def _go_on(self, pending: Pending, in_time: bool) -> None:
+        """Let a start go on to where it waits next, or to its end."""
+        self._stop_waiting(pending)
+        try:
+            started = pending.go_on(in_time)
+        except Exception as error:
+            self._refuse(pending.reply, error)
+        else:
+            if started is None:
+                assert pending.wait
+                self.pending[pending.wait.fd] = self.replies[pending.reply.fileno()] = pending
+                self.poll.register(pending.wait.fd, select.EPOLLIN)
+                return
+            self._began(pending.reply, started)
+        pending.forget()
+
+    def _stop_waiting(self, pending: Pending) -> None:
+        if pending.wait and self.pending.pop(pending.wait.fd, None):
+            del self.replies[pending.reply.fileno()]
+            # Closing would not do: a child forked meanwhile may hold a copy open.
+            self.poll.unregister(pending.wait.fd)
+
+    def _refuse(self, reply: socket.socket, error: Exception) -> None:
+        """Tell why nothing was started."""
+        number = error.errno if isinstance(error, OSError) else None
+        text = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}"
+        notes = list(getattr(error, "__notes__", []))
+        step = error.call.step if isinstance(error, CallFailed) else ""
+        _send(reply, b"F" + marshal.dumps((step, number, text, notes)))
+        self._close(reply)
+
+    def _began(self, reply: socket.socket, started: Started) -> None:
+        """Tell of a child; from here on its end will be."""
+        self.ended_sessions.discard(started.pid)
+        child = self.children[started.pid] = self.replies[reply.fileno()] = Child(started, reply)
+        if not _send(reply, b"P" + struct.pack("=i", started.pid), started.pidfd, *started.descriptors):
+            self._kill(child)
+        for fd in started.descriptors:
+            os.close(fd)
+        if ended := reaping.early.pop(started.pid, None):
+            self._ended(started.pid, *ended)
+
+    def _kill(self, unwanted: Child | Pending) -> None:
+        if isinstance(unwanted, Pending):
+            self._stop_waiting(unwanted)
+            unwanted.starting.close()
+            self._close(unwanted.reply)
+            unwanted.forget()
+            return
         with suppress(ProcessLookupError):
-            syscalls.pidfd_send_signal(child.started.pidfd, signal.SIGKILL)
+            syscalls.pidfd_send_signal(unwanted.started.pidfd, signal.SIGKILL)
 
     def _close(self, reply: socket.socket) -> None:
         with suppress(OSError):
@@ -248,21 +347,27 @@ class Zygote:
                 break
             if not pid:
                 break
-            child = self.children.pop(pid, None)
-            if child is None:
-                continue  # an orphan that fell to us
-            if child.started.leaves_orphans:
-                self.ended_sessions.add(pid)
-                self._end_sessions()
             cpu_usec = int((usage.ru_utime + usage.ru_stime) * 1e6)
-            _send(child.reply, EXIT.pack(b"X", status, cpu_usec, usage.ru_maxrss))
-            del self.replies[child.reply.fileno()]
-            self._close(child.reply)
-            os.close(child.started.pidfd)
+            if pid in self.children:
+                self._ended(pid, status, cpu_usec, usage.ru_maxrss)
+            elif any(pending.wait and pid in pending.wait.pids() for pending in self.pending.values()):
+                reaping.early[pid] = status, cpu_usec, usage.ru_maxrss
+            # else an orphan that fell to us
         if self.ended_sessions:
             self._end_sessions()
         if ready_networks:
             ready_networks.ask()
+
+    def _ended(self, pid: int, status: int, cpu_usec: int, memory_kib: int) -> None:
+        """Tell the caller of a child how it ended."""
+        child = self.children.pop(pid)
+        if child.started.leaves_orphans:
+            self.ended_sessions.add(pid)
+            self._end_sessions()
+        _send(child.reply, EXIT.pack(b"X", status, cpu_usec, memory_kib))
+        del self.replies[child.reply.fileno()]
+        self._close(child.reply)
+        os.close(child.started.pidfd)
 
     def _end_sessions(self) -> None:
         """Kill what ended children have left in their sessions: it falls to us, generation after generation."""

@@ -330,7 +330,9 @@ def tried(fault: Fault) -> dict[str, str]:
             if said.get("zygote") != driver.pids["zygote"] and not (in_host and (fault.dies or not said["error"])):
                 findings["lost"] = said["error"]
             again = driver.attempt()
-            if again is None or again["error"]:
+            if again is None and fault.target == "caller" and fault.dies:
+                pass  # it came to that call only when it had answered
+            elif again is None or again["error"]:
                 findings["unrecoverable"] = again["error"] if again else "the caller has ended"
             elif again["leaked"] and again["zygote"] == driver.pids["zygote"]:
                 findings["leaked"] = ", ".join(sorted(again["leaked"]))

@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from labkit.container.scout import Clone
+    from labkit.zygote import Starting
 
 _KEPT_PROGRAMS = 64
 _written: "dict[bytes, Written]" = {}
 
 
-def start(argument: "Any", fds: list[int]) -> Started:
+def start(argument: "Any", fds: list[int]) -> "Starting":
     """Start the first process of a new container; return it.
 
     `argument` is `(Config.message(), names)`, and `names` say what the descriptors `fds` are: "stdin", "stdout",
@@ -65,18 +65,19 @@ def start(argument: "Any", fds: list[int]) -> Started:
             names, fds = (*names, "net"), [*fds, network]
         # PID 1 of a PID namespace takes all of its processes along, so nothing of its session can be left.
         alone = "pid" not in (*names, *message["shared"])
-        return _launch(steps.first_process, message, names, fds, leaves_orphans=not alone)
+        return (yield from _launch(steps.first_process, message, names, fds, leaves_orphans=not alone))
     finally:
         if network is not None:
             os.close(network)
 
 
-def join(argument: "Any", fds: list[int]) -> Started:
+def join(argument: "Any", fds: list[int]) -> "Starting":
     """Start a further process in a running container; return it. As `start`, with the container's pidfd "container"."""
     message, names = argument
     _give_streams(message["user"][0], message["container_uid_map"], names, fds)
     container = fds[names.index("container")]
-    return _launch(steps.further_process, message, (*names, "pid"), [*fds, container], leaves_orphans=False)
+    names, fds = (*names, "pid"), [*fds, container]
+    return (yield from _launch(steps.further_process, message, names, fds, leaves_orphans=False))
 
 
 def _give_streams(uid: int, uid_map: str, names: "tuple[str, ...]", fds: list[int]) -> None:
@@ -99,26 +100,33 @@ def _launch(
     names: "tuple[str, ...]",
     fds: list[int],
     leaves_orphans: bool,
-) -> Started:
+) -> "Starting":
     written = _written_for(write, message, names)
     given = dict(zip(names, fds, strict=True))
     # These are the zygote's own for as long as it lives, so no descriptor is overwritten when its copy goes there.
     assert min(given.values(), default=steps.START_FD + 1) > steps.START_FD
     parameters = [(written.parameters[name], fd) for name, fd in given.items()]
-    clone: Clone = written.program.clone
+    group = given.get("cgroup_fd")
+    scout = None
     if written.born_in:
-        clone = Scout(written.program, [(kind, given[kind]) for kind in written.born_in]).clone
+        scout = Scout(written.program, [(kind, given[kind]) for kind in written.born_in])
+    written.busy = True
     try:
         if written.waits:
-            return Waiting(written, parameters, given.get("cgroup_fd"), clone).go(leaves_orphans)
-        try:
-            pid, pidfd = clone(written.flags, parameters, given.get("cgroup_fd"), asleep=True)
-        finally:
-            _be_dumpable_again()
+            return (yield from Waiting(written).go(parameters, group, scout, leaves_orphans))
+        if scout:
+            pid, pidfd = yield from scout.clone(written.flags, parameters, group, asleep=True)
+        else:
+            try:
+                pid, pidfd = written.program.clone(written.flags, parameters, group, asleep=True)
+            finally:
+                _be_dumpable_again()
         written.program.check(pid, pidfd)
         return Started(pid, pidfd, leaves_orphans)
     except CallFailed as failed:
         raise _most_telling(written.program, failed) from None
+    finally:
+        written.busy = False
 
 
 def _be_dumpable_again() -> None:
@@ -136,12 +144,15 @@ _was_dumpable = syscalls.prctl(c.PR_GET_DUMPABLE) == 1  # of the zygote, when it
 def _written_for(
     write: "Callable[[Any, tuple[str, ...]], Written]", message: "Any", names: "tuple[str, ...]"
 ) -> Written:
-    """The program for `message`, written now or kept from the last time the same was asked for."""
+    """The program for `message`, written now or kept from the last time the same was asked for.
+
+    One that is under way has its results in its memory: then another is written.
+    """
     if "start" in names:
         return write(message, names)  # its child needs it until it is started
     key = marshal.dumps((write.__name__, message, names))
     written = _written.get(key)
-    if written is None:
+    if written is None or written.busy:
         if len(_written) >= _KEPT_PROGRAMS:
             del _written[next(iter(_written))]  # the oldest
         written = _written[key] = write(message, names)

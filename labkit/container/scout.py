@@ -5,29 +5,23 @@ import errno
 import marshal
 import mmap
 import os
-import select
 import signal
+import socket
 import struct
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import syscalls
+from labkit import descriptors, messages, reaping, syscalls
 from labkit.container import steps
 from labkit.program import DiedBeforeExecve, Program, how_it_ended
+from labkit.zygote import Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import NoReturn, Protocol
+    from collections.abc import Generator, Sequence
+    from typing import NoReturn
 
     from labkit.program import Value
-
-    class Clone(Protocol):
-        """`Program.clone`, or what goes elsewhere first."""
-
-        def __call__(
-            self, flags: int, parameters: "Iterable[tuple[Value, int]]", cgroup_fd: int | None, *, asleep: bool
-        ) -> tuple[int, int]: ...
 
 
 START_SECONDS = 20.0  #: within which a process comes to its command. Who is in the container already may stop it
@@ -46,36 +40,45 @@ class Scout:
         self.program, self.namespaces = program, namespaces
 
     def clone(
-        self, flags: int, parameters: "Iterable[tuple[Value, int]]", cgroup_fd: int | None, *, asleep: bool
-    ) -> tuple[int, int]:
-        """As `Program.clone`. `OSError`: one of the namespaces cannot be joined."""
+        self, flags: int, parameters: "Sequence[tuple[Value, int]]", cgroup_fd: int | None, *, asleep: bool
+    ) -> "Generator[Wait, bool, tuple[int, int]]":
+        """As `Program.clone`, but nobody sleeps: what is yielded is to be waited for.
+
+        `OSError`: one of the namespaces cannot be joined, or the child is held up.
+        """
         self.program.lay_out()  # here, so that the zygote sees in it what becomes of the child
         tid = mmap.mmap(-1, mmap.PAGESIZE)  # the child's PID: shared, and written before the child does anything
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        answer, its_answer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its_answer:
+            try:
+                scout = os.fork()
+            except OSError:
+                answer.close()
+                raise
+            if scout == 0:
+                self._go(its_answer, tid, flags, parameters, cgroup_fd, asleep)
+
+        def pids() -> tuple[int, ...]:
+            return (scout, *struct.unpack_from("=i", tid))
+
+        said = b""
         try:
-            scout = os.fork()
-        except OSError:
-            os.close(reader)
-            os.close(writer)
-            raise
-        if scout == 0:
-            self._go(writer, tid, flags, parameters, cgroup_fd, asleep)
-        os.close(writer)
-        try:
-            in_time = select.select([reader], [], [], START_SECONDS)[0]
-            if not in_time:
-                _kill(scout, *struct.unpack_from("=i", tid))
-            said = os.read(reader, 65536) if in_time else b""
+            if not (yield Wait(answer.fileno(), START_SECONDS, pids)):
+                raise OSError(
+                    errno.ETIMEDOUT, f"it was held up for {START_SECONDS:.0f} s by a process in the container"
+                )
+            # With its pidfd: by its number it could not be found any more, should it have ended already.
+            said, pidfd = messages.receive(answer, 65536, 1)
         finally:
-            os.close(reader)
-            _, status = os.waitpid(scout, 0)
-        if not in_time:
-            raise OSError(errno.ETIMEDOUT, f"it was held up for {START_SECONDS:.0f} s by a process in the container")
+            if not said:
+                _kill(*pids())
+            answer.close()
+            status = reaping.status_of(scout)
         if not said:
             raise DiedBeforeExecve(how_it_ended(status))
         pid, number, text, notes = marshal.loads(said)
         if pid:
-            return pid, syscalls.pidfd_open(pid)
+            return pid, pidfd[0]
         error = OSError(number, text)
         for note in notes:
             error.add_note(note)
@@ -83,32 +86,36 @@ class Scout:
 
     def _go(
         self,
-        writer: int,
+        answer: socket.socket,
         tid: mmap.mmap,
         flags: int,
-        parameters: "Iterable[tuple[Value, int]]",
+        parameters: "Sequence[tuple[Value, int]]",
         cgroup_fd: int | None,
         asleep: bool,
     ) -> "NoReturn":
         try:
+            # It may be held up for long, and has copies of whatever the zygote had open.
+            needed = [answer.fileno(), *(fd for _, fd in parameters), *(fd for _, fd in self.namespaces)]
+            descriptors.close_but([*needed, *([] if cgroup_fd is None else [cgroup_fd])])
             # Whoever is there already may stop the newcomer, and would have its memory, which is this process's until
             # the newcomer executes its command, and what it has open. CVE-2016-9962.
             syscalls.prctl(c.PR_SET_DUMPABLE, 0)
             address = ctypes.addressof(ctypes.c_char.from_buffer(tid))
             for kind, fd in self.namespaces:
                 syscalls.setns(fd, steps.FLAGS[kind])
-            pid, _ = self.program.clone(
+            pid, pidfd = self.program.clone(
                 flags | c.CLONE_PARENT, parameters, cgroup_fd, asleep=asleep, tid_address=address
             )
-            os.write(writer, marshal.dumps((pid, 0, "", [])))
+            messages.send(answer, marshal.dumps((pid, 0, "", [])), [pidfd])
         except OSError as error:
-            os.write(writer, marshal.dumps((0, error.errno, error.strerror, list(getattr(error, "__notes__", [])))))
+            notes = list(getattr(error, "__notes__", []))
+            messages.send(answer, marshal.dumps((0, error.errno, error.strerror, notes)))
         finally:
             os._exit(0)
 
 
 def _kill(*pids: int) -> None:
     for pid in pids:
-        if pid:
+        if pid and pid not in reaping.early:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -42,6 +42,7 @@ CHANGING_DIRECTORY = "changing to the working directory"
 INIT = "/dev/init"
 STATUS_FD, START_FD = 3, 4  # kept until execve, of a child that runs beside its parent
 _LAST_DESCRIPTOR = 0xFFFFFFFF
+_LONG_SEARCH = 16  # folders in which the command is looked for
 FLAGS = {
     "uts": c.CLONE_NEWUTS,
     "ipc": c.CLONE_NEWIPC,
@@ -66,13 +67,20 @@ class Written:
         self.names = names
         self.parameters = {name: Value(name) for name in (*names, "sync", "status")}
         self.mapped = bool(message.get("uid_map"))
+        self.busy = False  # while a child is under way by it
         self.creates = "start" in names
-        # Then it cannot have its parent asleep; and a time namespace is joined with a memory of one's own alone.
-        self.waits = self.mapped or self.creates or bool(message.get("time_offsets"))
-        self.sources: list[tuple[str, bool, bool]] = []  # (path, with all mounted below, with shifted owners)
-        self.flags = 0
         #: the namespaces, of those given, that the parent has to be in when it is born; the others it joins itself
         self.born_in = tuple(kind for kind in FLAGS if kind in names and (kind == "pid" or self.mapped))
+        # Then it cannot have its parent asleep; and a time namespace is joined with a memory of one's own alone.
+        # The search of a long PATH, through links of the image's, may take as long as the image likes.
+        self.waits = (
+            self.mapped
+            or self.creates
+            or bool(message.get("time_offsets"))
+            or (not self.born_in and message["env"].get("PATH", "").count(":") > _LONG_SEARCH)
+        )
+        self.sources: list[tuple[str, bool, bool]] = []  # (path, with all mounted below, with shifted owners)
+        self.flags = 0
 
     def begin(self) -> None:
         """A session of its own, its input and output; should the zygote die, so does it."""

@@ -5,88 +5,102 @@
 
 import errno
 import os
-import select
 import signal
 import socket
-from contextlib import suppress
 
 from labkit import constants as c
-from labkit import idmap, messages, syscalls
+from labkit import idmap, messages, reaping, syscalls
 from labkit.container.scout import START_SECONDS
 from labkit.container.steps import Written
 from labkit.program import DiedBeforeExecve, how_it_ended
-from labkit.zygote import Started
+from labkit.zygote import Started, Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from labkit.container.scout import Clone
+    from collections.abc import Generator
+
+    from labkit.container.scout import Scout
     from labkit.program import Value
 
 
 class Waiting:
     """A child that runs beside the zygote, and waits for it."""
 
-    def __init__(
-        self, written: Written, parameters: "list[tuple[Value, int]]", cgroup_fd: int | None, clone: "Clone"
-    ) -> None:
+    def __init__(self, written: Written) -> None:
         self.written = written
-        self.sync, sync = socket.socketpair()
-        self.status, status = os.pipe2(os.O_CLOEXEC)
-        try:
-            parameters = [
-                *parameters,
-                (written.parameters["sync"], sync.fileno()),
-                (written.parameters["status"], status),
-            ]
-            self.pid, self.pidfd = clone(written.flags, parameters, cgroup_fd, asleep=False)
-        except BaseException:
-            os.close(self.status)
-            self.sync.close()
-            raise
-        finally:
-            sync.close()
-            os.close(status)
+        self.pid = 0
 
-    def go(self, leaves_orphans: bool) -> Started:
-        """Do the parent's part; return the child once it has executed its command, or waits to be started."""
+    def go(
+        self, parameters: "list[tuple[Value, int]]", cgroup_fd: int | None, scout: "Scout | None", leaves_orphans: bool
+    ) -> "Generator[Wait, bool, Started]":
+        """Begin it and do the parent's part; return it once it has executed its command, or waits to be started."""
+        sync, status = yield from self._begin(parameters, cgroup_fd, scout)
         message = self.written.message
         try:
             if message["uid_map"]:
                 maps = idmap.IdMap.parse(message["uid_map"]), idmap.IdMap.parse(message["gid_map"])
                 idmap.write(self.pid, *maps)
-            self._send(copied_mounts(self.pid, self.written.sources))
-            if not select.select([self.status], [], [], START_SECONDS)[0]:
+            _send(sync, copied_mounts(self.pid, self.written.sources))
+            if not (yield Wait(status, START_SECONDS, lambda: (self.pid,))):
                 raise OSError(errno.ETIMEDOUT, f"it was held up for {START_SECONDS:.0f} s")
-            created = os.read(self.status, 1) == b"c"
+            created = os.read(status, 1) == b"c"
             if failed := self.written.program.failure():
                 raise failed
             if not created and not self.written.program.came_to_execve():
                 raise DiedBeforeExecve
         except BaseException as error:
-            os.close(self.status)
-            with suppress(ProcessLookupError):
+            os.close(status)
+            if self.pid not in reaping.early:
                 os.kill(self.pid, signal.SIGKILL)
-            _, status = os.waitpid(self.pid, 0)
+            ended = reaping.status_of(self.pid)
             os.close(self.pidfd)
             if isinstance(error, DiedBeforeExecve):
-                raise DiedBeforeExecve(how_it_ended(status)) from None
+                raise DiedBeforeExecve(how_it_ended(ended)) from None
             raise
         finally:
-            self.sync.close()
+            sync.close()
         if created:
-            return Started(self.pid, self.pidfd, leaves_orphans, (self.status,))
-        os.close(self.status)
+            return Started(self.pid, self.pidfd, leaves_orphans, (status,))
+        os.close(status)
         return Started(self.pid, self.pidfd, leaves_orphans)
 
-    def _send(self, mounts: list[int]) -> None:
+    def _begin(
+        self, parameters: "list[tuple[Value, int]]", cgroup_fd: int | None, scout: "Scout | None"
+    ) -> "Generator[Wait, bool, tuple[socket.socket, int]]":
+        """Fork it; return where it hears, and where it says how far it has come."""
+        written = self.written
+        sync, childs_sync = socket.socketpair()
+        status, childs_status = os.pipe2(os.O_CLOEXEC)
         try:
-            for fd in mounts or [None]:  # type: ignore[list-item]
-                messages.send(self.sync, b"g", [] if fd is None else [fd])
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the child has ended, and the status pipe tells
+            parameters = [
+                *parameters,
+                (written.parameters["sync"], childs_sync.fileno()),
+                (written.parameters["status"], childs_status),
+            ]
+            if scout:
+                self.pid, self.pidfd = yield from scout.clone(written.flags, parameters, cgroup_fd, asleep=False)
+            else:
+                self.pid, self.pidfd = written.program.clone(written.flags, parameters, cgroup_fd, asleep=False)
+        except BaseException:
+            os.close(status)
+            sync.close()
+            raise
         finally:
-            for fd in mounts:
-                os.close(fd)
+            childs_sync.close()
+            os.close(childs_status)
+        return sync, status
+
+
+def _send(sync: socket.socket, mounts: list[int]) -> None:
+    """Let it go on, with `mounts`, which are closed here."""
+    try:
+        for fd in mounts or [None]:  # type: ignore[list-item]
+            messages.send(sync, b"g", [] if fd is None else [fd])
+    except (BrokenPipeError, ConnectionResetError):
+        return  # the child has ended, and the status pipe tells
+    finally:
+        for fd in mounts:
+            os.close(fd)
 
 
 def copied_mounts(pid: int, sources: "list[tuple[str, bool, bool]]") -> list[int]:

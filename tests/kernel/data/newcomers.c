@@ -1,5 +1,6 @@
 /* Stops every process that comes into this PID namespace, tries to reach its memory and its descriptors, and lets it go
- * on. Prints a line for each that it has reached before that process had executed a program of the container's. */
+ * on, unless there is an argument. Prints a line for each that it has reached before that process had executed a program
+ * of the container's. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
@@ -23,8 +24,8 @@ static int descriptors(int pid) {
     return count;
 }
 
-int main(void) {
-    int me = getpid();
+int main(int argc, char **argv) {
+    int me = getpid(), keep = argc > 1;
     setvbuf(stdout, 0, _IONBF, 0);
     puts("ready");
     for (;;) {
@@ -34,18 +35,20 @@ int main(void) {
             int pid = atoi(entry->d_name);
             if (pid <= me || seen[pid] || kill(pid, SIGSTOP)) continue;
             seen[pid] = 1;
-            char path[64], program[256] = "";
+            char path[64], name[64] = "";
             snprintf(path, sizeof path, "/proc/%d/mem", pid);
             int memory = open(path, O_RDWR), fds = descriptors(pid);
-            /* Last: a signal stops a process only where it comes out of the kernel, and so perhaps after its execve. */
-            snprintf(path, sizeof path, "/proc/%d/exe", pid);
-            ssize_t length = readlink(path, program, sizeof program - 1);
-            if (!strstr(program, "busybox") && (memory >= 0 || fds > 3 || length > 0)) /* 3: its streams, after execve */
-                printf("reached %d: memory %d, %d descriptors, program %s\n", pid, memory, fds, program);
-            else if (!strstr(program, "busybox"))
+            /* Last: a signal stops a process only where it comes out of the kernel, and so perhaps after its execve,
+             * which gives it another name. One that has ended has executed its command before. */
+            snprintf(path, sizeof path, "/proc/%d/comm", pid);
+            int comm = open(path, O_RDONLY), executed = read(comm, name, sizeof name) <= 0 || strncmp(name, "labkit", 6);
+            if (comm >= 0) close(comm);
+            if (!executed && (memory >= 0 || fds))
+                printf("reached %d: memory %d, %d descriptors, %s", pid, memory, fds, name);
+            else if (!executed)
                 puts("met a newcomer");
             if (memory >= 0) close(memory);
-            kill(pid, SIGCONT);
+            if (executed || !keep) kill(pid, SIGCONT);
         }
         if (proc) closedir(proc);
     }
