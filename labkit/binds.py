@@ -3,6 +3,7 @@
 Attributes are those of `ATTRIBUTES` for the mount alone; with an "r" before them ("rro") for all that is mounted below
 it, too; "bind": without what is mounted below (the default is "rbind"); the propagation of the copy, "slave" say
 ("private" by default); "idmap": with owners shifted by the container's user namespace;
+"dev": with the device nodes in it usable, which they are not otherwise;
 "over_link": a file, which covers a symbolic link at its place instead of being refused.
 
 Sources: mount(2), mount_setattr(2), mount_namespaces(7); OCI config.md, "Linux mount options".
@@ -43,6 +44,8 @@ def attach_source(
     What `source` is, a file or a folder, is looked at when the program is written.
     """
     one, below, propagation = split_attributes(attributes)
+    if "dev" not in attributes:
+        below |= c.MOUNT_ATTR_NODEV
     for flags, mask, kind in (
         # A copy is a peer of its original, and all mounted in either would appear in both, unless that is changed.
         (c.AT_EMPTY_PATH | c.AT_RECURSIVE, below, 0 if propagation == c.MS_SHARED else propagation),
@@ -70,6 +73,6 @@ def split_attributes(attributes: "Iterable[str]") -> tuple[int, int, int]:
             below |= ATTRIBUTES[attribute[1:]]
         elif attribute.removeprefix("r") in PROPAGATIONS:
             propagation = PROPAGATIONS[attribute.removeprefix("r")]
-        elif attribute not in ("bind", "rbind", "rw", "idmap", "over_link"):
+        elif attribute not in ("bind", "rbind", "rw", "dev", "idmap", "over_link"):
             raise ValueError(f"there is no mount attribute {attribute!r}")
     return one, below, propagation

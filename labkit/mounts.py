@@ -93,6 +93,8 @@ def describe(step: "Step") -> str:
         return f"ln -s {arguments[0]} /{arguments[1]}"
     if name == "readonly":
         return f"mount --rbind -o ro /{arguments[0]} /{arguments[0]}"
+    if name == "nodev":
+        return f"mount -o remount,bind,nodev /{arguments[0]}"
     return f"{'mkdir' if name == 'directory' else name} /{arguments[0]}"
 
 
@@ -107,8 +109,13 @@ def filesystem(
     """Mount a new `fstype` on `target`, with attributes ("nosuid", ...) and the file system's own options ("size=64k").
 
     It is made detached and then attached, so a folder of the image that looks like a procfs never stands in for one.
+    Device nodes in it cannot be opened, unless "dev" is among the attributes.
     """
-    mount = detached.filesystem(program, fstype, options, attribute_mask(attributes))
+    attributes = tuple(attributes)
+    mask = attribute_mask(attribute for attribute in attributes if attribute != "dev")
+    if "dev" not in attributes:
+        mask |= c.MOUNT_ATTR_NODEV
+    mount = detached.filesystem(program, fstype, options, mask)
     attach(program, root, mount, target)
     program.call("close", mount)
 
@@ -127,12 +134,16 @@ def sysctls(program: "Program", root: "Value", settings: "Iterable[tuple[str, st
 def device(program: "Program", root: "Value", name: str) -> None:
     """Make /dev/`name`, one of null, zero, full, random, urandom, tty.
 
-    In a user namespace mknod(2) is refused, and the machine's own device is bound there instead.
+    Each is a mount of its own, over itself: it stays a device when /dev becomes a place where nobody can make more of
+    them. In a user namespace mknod(2) is refused, and the machine's own device is bound there instead.
     """
     major, minor = _DEVICES[name]
     if may_make_devices():
         dev = folder_in(program, root, "dev")
         program.call("mknodat", dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+        own = program.call("open_tree", dev, name, c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC, returns=name)
+        program.call("move_mount", own, "", dev, name, c.MOVE_MOUNT_F_EMPTY_PATH)
+        program.call("close", own)
         return
     found = os.stat(f"/dev/{name}")
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(major, minor):
@@ -142,7 +153,7 @@ def device(program: "Program", root: "Value", name: str) -> None:
 
 def bound_device(name: str) -> "Step":
     """The bind mount that stands for a device where none can be made."""
-    return ("bind", f"/dev/{name}", f"dev/{name}", ())
+    return ("bind", f"/dev/{name}", f"dev/{name}", ("dev",))
 
 
 def symlink(program: "Program", root: "Value", points_to: str, path: str) -> None:
@@ -157,6 +168,13 @@ def directory(program: "Program", root: "Value", path: str, mode: int = 0o755) -
     folder, _, name = path.rpartition("/")
     parent = folder_in(program, root, folder)
     program.call("mkdirat", parent, name, mode, may_fail=True)
+
+
+def nodev(program: "Program", root: "Value", path: str) -> None:
+    """Have no device node open that is made in the mount at `path` from here on."""
+    folder = folder_in(program, root, path)
+    attributes = struct.pack("=4Q", c.MOUNT_ATTR_NODEV, 0, 0, 0)
+    program.call("mount_setattr", folder, "", c.AT_EMPTY_PATH, attributes, len(attributes))
 
 
 def readonly(program: "Program", root: "Value", path: str) -> None:
@@ -213,6 +231,7 @@ _OPERATIONS: "dict[str, Callable[..., None]]" = {
     "device": device,
     "symlink": symlink,
     "directory": directory,
+    "nodev": nodev,
     "readonly": readonly,
     "mask": mask,
 }

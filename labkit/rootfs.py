@@ -40,19 +40,20 @@ MASKED = (
 #: memory and message queues, a read-only /sys. OCI's defaults.
 DEFAULT_PLAN: "tuple[mounts.Step, ...]" = (
     ("filesystem", "proc", "proc", ("nosuid", "nodev", "noexec"), ()),
-    ("filesystem", "tmpfs", "dev", ("nosuid", "noexec"), ("mode=755", "size=64k")),
+    ("filesystem", "tmpfs", "dev", ("nosuid", "noexec", "dev"), ("mode=755", "size=64k")),
     ("device", "null"),
     ("device", "zero"),
     ("device", "full"),
     ("device", "random"),
     ("device", "urandom"),
     ("device", "tty"),
+    ("nodev", "dev"),
     ("symlink", "/proc/self/fd", "dev/fd"),
     ("symlink", "/proc/self/fd/0", "dev/stdin"),
     ("symlink", "/proc/self/fd/1", "dev/stdout"),
     ("symlink", "/proc/self/fd/2", "dev/stderr"),
     ("directory", "dev/pts"),
-    ("filesystem", "devpts", "dev/pts", ("nosuid", "noexec"), ("newinstance", "ptmxmode=0666", "mode=0620")),
+    ("filesystem", "devpts", "dev/pts", ("nosuid", "noexec", "dev"), ("newinstance", "ptmxmode=0666", "mode=0620")),
     ("symlink", "pts/ptmx", "dev/ptmx"),
     ("directory", "dev/shm"),
     ("filesystem", "tmpfs", "dev/shm", ("nosuid", "nodev", "noexec"), ("mode=1777", "size=64m")),
@@ -102,8 +103,6 @@ def write_entry(
     program.step(f"mount --rbind {place} {place}")
     if layers and isinstance(root, str):
         (tree,) = layers
-        attributes = struct.pack("=4Q", 0, 0, c.MS_PRIVATE, 0)
-        program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attributes, len(attributes))
         place = "/"  # any place will do, and its own may be closed to us
     elif isinstance(root, str):
         flags = c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_RECURSIVE
@@ -111,6 +110,9 @@ def write_entry(
     else:
         tree = overlay.write(program, root, copies=layers, own_user_namespace=bool(layers), files=files)
         place = "/proc" if layers else place
+    # A device that lies in an image, or that is made there by who may, does not open.
+    attributes = struct.pack("=4Q", c.MOUNT_ATTR_NODEV, 0, c.MS_PRIVATE, 0)
+    program.call("mount_setattr", tree, "", c.AT_EMPTY_PATH | c.AT_RECURSIVE, attributes, len(attributes))
     # pivot_root wants a mount point, so the root becomes one: a folder bound on itself.
     program.call("move_mount", tree, "", c.AT_FDCWD, place, c.MOVE_MOUNT_F_EMPTY_PATH)
     mounts.write(program, tree, plan, sources)

@@ -90,6 +90,8 @@ def _compile(profile: Profile) -> bytes:
                     for comparisons in _alternatives(rule.args):
                         filter_.rule(action, number, comparisons)
         program = filter_.export()
+    if refuses and libseccomp.TOKENS["SCMP_ARCH_X86"] in tokens and _socketcall_is_a_way_round(profile):
+        program = _no_socket_by_socketcall() + program
     if profile.default_action == "SCMP_ACT_ERRNO" and default != ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS:
         return _unknown_is_enosys({token: list(libseccomp.known(token)) for token in tokens}) + program
     return program
@@ -106,6 +108,23 @@ def _alternatives(args: "tuple[Arg, ...]") -> "list[tuple[tuple[int, int, int, i
     if len({arg.index for arg in args}) < len(args):
         return [(comparison,) for comparison in comparisons]
     return [tuple(comparisons)]
+
+
+def _socketcall_is_a_way_round(profile: Profile) -> bool:
+    """Whether the profile asks for a certain kind of socket, and does not allow socketcall(2) itself."""
+    conditional = any(rule.args for rule in profile.syscalls if "socket" in rule.names)
+    return conditional and not any("socketcall" in rule.names for rule in profile.syscalls)
+
+
+def _no_socket_by_socketcall() -> bytes:
+    """Instructions to go before a program: a 32-bit x86 program makes no socket by socketcall(2).
+
+    What kind it would be lies in memory, where no filter can look, and libseccomp allows all kinds for each rule that
+    allows one.
+    """
+    lines = ["ld [arch]", f"jeq #{bpf.ARCHITECTURES['i386']}, i386, end", "i386: ld [nr]", "jeq #102, bundle, end"]
+    lines += ["bundle: ld [arg0]", "jeq #1, refused, end", "refused: ret errno #EPERM", "end: ret allow"]
+    return bpf.assemble("\n".join(lines))[: -bpf.INSTRUCTION.size]
 
 
 def _unknown_is_enosys(known: "dict[int, list[int]]") -> bytes:

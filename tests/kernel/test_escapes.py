@@ -4,6 +4,8 @@ import ctypes
 import fcntl
 import os
 import shutil
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -14,8 +16,9 @@ import pytest
 from labkit import capabilities, host, procfs, rootfs
 from labkit.container import run, start
 from labkit.errors import InvalidConfig, StartError
+from labkit.overlay import Overlay
 from labkit.process import run_in_child
-from tests.requirements import machine_cannot
+from tests.requirements import machine_cannot, need_command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -242,3 +245,65 @@ def test_kernel_parameters_are_never_written_to_a_fake_proc(root: Path, outside:
     said = run(["cat", "/proc/sys/kernel/msgmax"], root=root, sysctl={"kernel.msgmax": "4096"}, capture=True).stdout
     assert said == "4096\n"
     assert (outside / "msgmax").read_text() == "untouched"
+
+
+DEVICES = {"zero": "c 1 5", "kmsg": "c 1 11", "kvm": "c 10 232", "fuse": "c 10 229", "tun": "c 10 200"}
+DEVICES |= {"loop-control": "c 10 237", "disk": "b 254 0", "loop0": "b 7 0"}
+
+
+@pytest.mark.parametrize("place", ["/", "/tmp", "/dev", "/dev/shm", "/data"])
+def test_a_device_made_inside_does_not_open(place: str, tmp_path: Path) -> None:
+    need_first_user_namespace()
+    (tmp_path / "data").mkdir()
+    make = "; ".join(f"mknod {place}/{name}_ {numbers}" for name, numbers in DEVICES.items())
+    look = "; ".join(f"(: < {place}/{name}_) && echo opened {name}" for name in DEVICES)
+    done = run(["sh", "-c", f"{make}; {look}"], mounts=[("bind", str(tmp_path / "data"), "data", ())], capture=True)
+    assert done.stdout == ""
+    assert done.stderr.count("Permission denied") == len(DEVICES), done.stderr
+
+
+def test_a_device_that_lies_in_an_image_does_not_open(root: Path) -> None:
+    need_first_user_namespace()
+    os.mknod(root / "etc/zero", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    for image in (root, Overlay.scratch(root)):
+        done = run(["sh", "-c", "chmod 777 /etc/zero; head -c 1 /etc/zero"], root=image, capture=True)
+        assert "Permission denied" in done.stderr
+
+
+def test_the_devices_that_are_given_open(tmp_path: Path) -> None:
+    names = "null zero full random urandom tty"
+    told = run(["sh", "-c", f"for n in {names}; do stat -c '%n %t:%T %a' /dev/$n; done"], capture=True).stdout
+    assert told.split("\n")[0] == "/dev/null 1:3 666"
+    assert told.count("\n") == len(names.split())
+    assert run(["sh", "-c", "echo > /dev/null && head -c 4 /dev/zero | wc -c"], capture=True).stdout == "4\n"
+    assert "No space left" in run(["sh", "-c", "echo > /dev/full"], capture=True).stderr
+    # Its owner may make more of them, and does not reach the machine's own.
+    before = os.stat("/dev/null").st_mode
+    run(["chmod", "000", "/dev/null"])
+    assert os.stat("/dev/null").st_mode == before
+
+
+def test_devices_of_a_folder_open_where_that_is_asked_for(tmp_path: Path) -> None:
+    need_first_user_namespace()
+    os.mknod(tmp_path / "zero", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    for attributes, count in (("dev",), "1"), ((), "0"):
+        bind = ("bind", str(tmp_path), "data", attributes)
+        assert run(["sh", "-c", "head -c 1 /data/zero | wc -c"], mounts=[bind], capture=True).stdout.strip() == count
+
+
+def need_first_user_namespace() -> None:
+    if os.getuid():
+        machine_cannot("make devices as an ordinary user")
+
+
+def test_no_door_leads_to_the_hypervisor_or_the_kernels_ciphers(root: Path) -> None:
+    """AF_VSOCK and AF_ALG: neither by socket(2) nor, as a 32-bit program, by socketcall(2)."""
+    if os.uname().machine != "x86_64":
+        machine_cannot("run 32-bit x86 system calls")
+    need_command("cc")
+    source = Path(__file__).parent / "data/sockets.c"
+    subprocess.run(["cc", "-O", "-static", "-o", root / "sockets", source], check=True)
+    refused = {socket.AF_VSOCK, socket.AF_ALG, *range(46, 64)}  # and what may be added to the kernel one day
+    expected = {f"{door} {n}" for door in ("socket", "socket of 32 bits") for n in range(64) if n not in refused}
+    assert set(run(["/sockets"], root=root, capture=True).stdout.splitlines()) == expected
+    assert "socketcall 40" in run(["/sockets"], root=root, seccomp=None, capture=True).stdout

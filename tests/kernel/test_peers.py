@@ -106,6 +106,10 @@ def seen(printed: str) -> Iterator[str]:
         if " - " in line:  # of mountinfo: its numbers go, and the options of the file system itself
             fields = line.split()
             middle, (fstype, source, _) = fields[4:6], line.partition(" - ")[2].split(" ", 2)
+            if fields[3] == middle[0].removeprefix("/dev") != "":
+                continue  # in labkit's each device is a mount, since nobody can make more of them in /dev
+            if middle[0] == "/dev":
+                middle[1] = middle[1].replace("nodev,", "")
             if middle[0] == "/":
                 yield f"mount / {middle[1].partition(',')[0]}"
             elif MASKED.match(middle[0]):
