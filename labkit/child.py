@@ -1,7 +1,8 @@
 """What runs in a child of the zygote that calls functions: wait for a call, make it, answer, wait for the next.
 
 The child stays alive between calls, "parked", so that what a function did to it (its namespaces, its root, its
-mounts) can be looked at from outside. Each call and each answer is one length-prefixed pickle on a socket::
+mounts) can be looked at from outside. Each call and each answer is one length-prefixed pickle on a socket, or the
+answer is plain data (`labkit.plain`)::
 
     caller                          child
       ── (fn, args, kwargs) ──▶      fn(*args, **kwargs)
@@ -23,8 +24,10 @@ import traceback
 
 import cloudpickle
 
-from labkit import cgroup_errors, descriptors, syscalls
+from labkit import cgroup_errors, descriptors, plain, syscalls
 from labkit import constants as c
+from labkit.errors import ChildDied
+from labkit.plain import ERROR, VALUE
 from labkit.zygote import Started, plain_signals_in_child
 
 TYPE_CHECKING = False
@@ -35,14 +38,14 @@ if TYPE_CHECKING:
 
 LENGTH = struct.Struct("=Q")
 MESSAGE_BYTES_MAX = 1 << 30
-VALUE, ERROR = "value", "error"
 
 
 def start(argument: object, fds: list[int]) -> Started:
     """Fork a child that serves calls on `fds` = [calls, stdout, stderr]; return it. Runs in the zygote.
 
-    `argument` is `(path, cwd, environ, open)`: the first three the caller's, so that the child imports and finds what
-    the caller would; `open` is whether other processes on the lab host may look into it.
+    `argument` is `(path, cwd, environ, open, plainly)`: the first three the caller's, so that the child imports and
+    finds what the caller would; `open` is whether other processes on the lab host may look into it; `plainly` whether
+    it is to answer by `labkit.plain`, and not by a pickle.
     """
     zygote_pid = os.getpid()
     pid = os.fork()
@@ -71,7 +74,7 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
     calls_fd = os.dup2(calls_fd, 3, inheritable=False)
     syscalls.close_range(4)
     sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
-    path, cwd, environ, open_ = argument
+    path, cwd, environ, open_, plainly = argument
     if open_:
         syscalls.prctl(c.PR_SET_DUMPABLE, 1)  # where the zygote is closed to its own user: see `labkit.labhost`
     sys.path[:] = path
@@ -82,14 +85,16 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
     me = os.getpid()
     while (message := read_message(calls)) is not None:
         try:
-            answer = _call(message)
+            answer = _call(message, plainly)
         except SystemExit as error:
             _flush()
             os._exit(_exit_code(error))
         finally:
             _flush()
         if os.getpid() != me:
-            os._exit(_end_of_copy(answer))  # the function forked, and this is the copy: only the original answers
+            os._exit(
+                _end_of_copy(answer, plainly)
+            )  # the function forked, and this is the copy: only the original answers
         write_message(calls, answer)
     os._exit(0)
 
@@ -98,28 +103,30 @@ def _text_stream(fd: int) -> "TextIO":
     return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def _call(message: bytes) -> bytes:
+def _call(message: bytes, plainly: bool) -> bytes:
+    written = plain.dumps if plainly else _pickled
     try:
         function, args, kwargs = pickle.loads(message)
-        return _pickled(VALUE, function(*args, **kwargs))
+        return written(VALUE, function(*args, **kwargs))
     except SystemExit:
         raise
+    except plain.NotPlain as error:
+        return written(ERROR, ChildDied(f"its answer is no plain data: {error}"), [])
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)[1:]  # without this function's own
-        where = [(frame.filename, frame.lineno, frame.name) for frame in frames]
+        where = [(frame.filename, frame.lineno or 0, frame.name) for frame in frames]
         if isinstance(error, OSError):
             cgroup_errors.annotate(error)
         error.__traceback__ = error.__cause__ = error.__context__ = None
         try:
-            return _pickled(ERROR, error, where)
+            return written(ERROR, error, where)
         except Exception:
-            plain = RuntimeError(f"{type(error).__name__}: {error}")
-            return _pickled(ERROR, plain, where)
+            return written(ERROR, RuntimeError(f"{type(error).__name__}: {error}"), where)
 
 
-def _end_of_copy(answer: bytes) -> int:
+def _end_of_copy(answer: bytes, plainly: bool) -> int:
     """The exit code of a forked copy, whose exception nobody else would ever see: it is said here."""
-    kind, value, *where = pickle.loads(answer)
+    kind, value, *where = plain.loads(answer) if plainly else pickle.loads(answer)
     if kind == VALUE:
         return 0
     lines = [f"In a forked child: {type(value).__name__}: {value}", *getattr(value, "__notes__", ())]
@@ -128,8 +135,8 @@ def _end_of_copy(answer: bytes) -> int:
     return 1
 
 
-def _pickled(*answer: object) -> bytes:
-    return bytes(cloudpickle.dumps(answer))
+def _pickled(kind: str, value: object, *where: object) -> bytes:
+    return bytes(cloudpickle.dumps((kind, value, *where)))
 
 
 def code_of_file(filename: str, make: "Callable[..., CodeType]", arguments: "tuple[Any, ...]") -> "CodeType":
@@ -157,13 +164,15 @@ def write_message(sock: socket.socket, payload: bytes) -> None:
     sock.sendall(LENGTH.pack(len(payload)) + payload, socket.MSG_NOSIGNAL)
 
 
-def read_message(sock: socket.socket) -> bytes | None:
-    """The next payload; None where the other end has closed between two of them or in the middle of one."""
+def read_message(sock: socket.socket, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes | None:
+    """The next payload; None where the other end has closed between two of them or in the middle of one, and where it
+    says that its payload is larger than `bytes_max`.
+    """
     header = _read_exactly(sock, LENGTH.size)
     if header is None:
         return None
     (length,) = LENGTH.unpack(header)
-    if length > MESSAGE_BYTES_MAX:
+    if length > bytes_max:
         return None
     return _read_exactly(sock, length)
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 import cloudpickle
 
 from labkit import child as remote
-from labkit import host, interrupts
+from labkit import host, interrupts, plain
 from labkit.descriptors import plainly
 from labkit.errors import ChildDied, LabkitError
 from labkit.held import Held
@@ -55,7 +55,7 @@ def spawn(fn: Callable[..., Any], /, *args: Any, wait: bool = True, **kwargs: An
 def spawn_closed(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Child":
     """As `spawn`, for a child of our own that no other process needs to look into.
 
-    Where `helpers_are_closed`, none can: whatever else runs on the lab host, what this child says is what it has found.
+    Where the lab host is `untrusted`, none can: whatever else runs there, what this child says is what it has found.
     """
     return _spawned(Child(closed=True), fn, args, kwargs, True)
 
@@ -72,8 +72,10 @@ def _spawned(
 
 
 #: True where code runs on the lab host that nobody vouches for. Children that are not there to be looked at are then
-#: closed to it: they stay "not dumpable", as the zygote is. ptrace(2)
-helpers_are_closed = False
+#: closed to it: they stay "not dumpable", as the zygote is, ptrace(2). And what a child answers is read as plain data:
+#: a pickle does what it says to whoever reads it.
+untrusted = False
+PLAIN_BYTES_MAX = 16 << 20  #: of an answer that is read as plain data
 
 
 class Child(Held):
@@ -89,11 +91,12 @@ class Child(Held):
     def _begin(self, closed: bool) -> None:
         calls, their_calls = socket.socketpair()
         self._calls = calls
+        self._answers_plainly = untrusted
         self.output = Output()
         try:
             with their_calls, self.output.writers() as writers:
-                opened = not (closed and helpers_are_closed)
-                context = (host.absolute_import_path(), os.getcwd(), dict(os.environ), opened)
+                opened = not (closed and untrusted)
+                context = (host.absolute_import_path(), os.getcwd(), dict(os.environ), opened, untrusted)
                 started = host.current().request("labkit.child:start", context, [their_calls.fileno(), *writers])
         except BaseException:
             calls.close()
@@ -134,15 +137,19 @@ class Child(Held):
             with plainly(f"waiting for process {self.pid}"):
                 if not self.output.pass_on_until(self._calls, timeout=self.answer_seconds):
                     raise LabkitError(f"process {self.pid} has not answered for {self.answer_seconds} s")
-                message = remote.read_message(self._calls)
+                limit = PLAIN_BYTES_MAX if self._answers_plainly else remote.MESSAGE_BYTES_MAX
+                message = remote.read_message(self._calls, limit)
                 self.output.drain()
         except BaseException:
             self.kill()
             raise
         if message is None:
             return False, None
-        kind, value, *where = read_answer(message)
-        if kind == remote.ERROR:
+        try:
+            kind, value, *where = plain.loads(message) if self._answers_plainly else pickle.loads(message)
+        except plain.NotPlain as error:
+            raise ChildDied(f"its answer is no plain data: {error}") from None
+        if kind == plain.ERROR:
             value.child_frames = where[0]  # (file, line, function), outermost first, for programs that look
             value.add_note(_traceback(self.pid, where[0]))
             raise value
@@ -188,10 +195,6 @@ class Child(Held):
 before_call: ContextVar[Callable[[Callable[..., Any], tuple[Any, ...]], object] | None] = ContextVar(
     "before_call", default=None
 )
-
-#: How a child's answer is read. Unpickling runs what the pickle says, so whoever does not trust what runs in a child
-#: has another one here. It returns what `labkit.child` sends, or raises.
-read_answer: Callable[[bytes], Any] = pickle.loads
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:

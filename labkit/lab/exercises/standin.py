@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Any, Self
 
 import cloudpickle
@@ -131,14 +132,14 @@ def _descendants(pid: int) -> list[int]:
 # Process number 1
 
 
+@dataclass
 class InFork:
-    """What a forked process has reported: its PID as its parent knows it, what it returned, what it raised and "
-    "where."""
+    """What a forked process has reported: its PID as its parent knows it, what it returned, what it raised, where."""
 
-    travels = True  # it may be an answer to somebody who reads plain data only
-
-    def __init__(self, pid: int, value: Any, error: BaseException | None, where: list[tuple[str, int, str]]) -> None:
-        self.pid, self.value, self.error, self.where = pid, value, error, where
+    pid: int
+    value: Any
+    error: Exception | None
+    where: list[tuple[str, int, str]]
 
     def value_or_raise(self) -> Any:
         """The value; raises the error as `process` does, with `child_frames` to find the learner's line."""
