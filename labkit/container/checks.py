@@ -29,6 +29,7 @@ _SYSCTLS = {
     "kernel.shm_rmid_forced": "ipc",
     "fs.mqueue.": "ipc",
     "net.": "net",
+    "user.": "user",
 }
 #: What a container can do without having of its own. Its mounts it always has.
 _SHAREABLE = ("uts", "ipc", "pid", "net", "cgroup")
@@ -151,14 +152,14 @@ def namespaces(chosen: Mapping[str, str | int], network: object, mapped: object)
         raise InvalidConfig("the network namespace is said twice, by network and by namespaces; leave one out")
 
 
-def sysctls(settings: Mapping[str, str], shared: Mapping[str, object], network: object) -> None:
+def sysctls(settings: Mapping[str, str], shared: Mapping[str, object], network: object, mapped: bool) -> None:
     """Only those that belong to a namespace of the container's own."""
     for name, value in settings.items():
         plain = name.replace("/", ".")
         kind = next((kind for start, kind in _SYSCTLS.items() if plain == start or plain.startswith(start)), None)
         if not _SYSCTL.fullmatch(name) or ".." in name or kind is None:
             raise InvalidConfig(f"the kernel parameter {name!r} is not one that a container can have of its own")
-        if shared.get(kind) == "host" or (kind == "net" and network == "host"):
+        if shared.get(kind) == "host" or (kind == "net" and network == "host") or (kind == "user" and not mapped):
             raise InvalidConfig(f"the kernel parameter {name} would be the lab host's: the {kind} namespace is shared")
         if not isinstance(value, str) or not value.isprintable():
             raise InvalidConfig(f"the kernel parameter {name} takes a text, not {value!r}")

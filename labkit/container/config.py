@@ -163,7 +163,7 @@ class Config(Process):
         steps = self.mounts if self.plan is rootfs.DEFAULT_PLAN else (*self.plan, *self.mounts)
         checks.steps(steps, mapped=bool(self.uid_mappings))
         checks.namespaces(self.namespaces, self.network, self.uid_mappings)
-        checks.sysctls(self.sysctl, self.namespaces, self.network)
+        checks.sysctls(self.sysctl, self.namespaces, self.network, bool(self.uid_mappings))
         if bool(self.uid_mappings) != bool(self.gid_mappings):
             raise InvalidConfig("a user namespace needs both maps, uid_mappings and gid_mappings")
         if self.uid_mappings:

@@ -1,15 +1,20 @@
 """Answers that do not want to be judged by what they do. What each deserves is said beside it."""
 
+import csv
+import io
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.lab.grading import grade, room
+from labkit.lab.grading import command, grade, room
 from labkit.lab.grading.grade import Asked
-from labkit.lab.grading.results import Judged
+from labkit.lab.grading.report import sheets
+from labkit.lab.grading.report.gradebook import Gradebook
+from labkit.lab.grading.results import ExerciseResult, Judged, Result
 from labkit.lab.notebooks import posed
 
 pytestmark = pytest.mark.usefixtures("rooms")
@@ -295,3 +300,31 @@ def test_hidden_checks_that_are_not_python_are_told_before_anything_is_graded(tm
 def test_a_verdict_of_another_shape_is_none(text: str) -> None:
     with pytest.raises((ValueError, RecursionError)):
         grade._read(text)
+
+
+DIES = """
+import os
+os.write(2, b"out of something")
+os._exit(3)
+"""
+
+
+def test_a_judge_that_dies_is_asked_again_alone_and_then_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms, run = [], room.run
+
+    def noted(*args: Any, **how: Any) -> Any:
+        rooms.append(how["alone"])
+        return run(*args, **how)
+
+    monkeypatch.setattr(room, "run", noted)
+    (verdict,) = grade.judge(posed.posed("05", "isolate"), HONEST, Asked(hidden=DIES))
+    assert rooms == [False, True]
+    assert (verdict.outcome, verdict.share) == ("not checked", 0)
+    assert "not this answer's fault" in verdict.why
+    assert "exit code 3" in verdict.trace
+    assert "out of something" in verdict.trace
+    graded = ExerciseResult("isolate", "Isolate", 2.0, verdict)
+    found = Result("ada", "05", "Lab 05", "x.ipynb", (graded,))
+    assert (found.points, command.failed(found)) == (0, True)
+    (line,) = csv.DictReader(io.StringIO(sheets.scores(Gradebook([found]))))
+    assert (line["percent"], line["05.isolate"]) == ("", "")

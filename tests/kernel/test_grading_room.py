@@ -1,18 +1,25 @@
 """The walls of a room: what code in it can see, reach, and use up. Each test is code that tries."""
 
+import ctypes
+import fcntl
 import json
 import os
 import shutil
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from labkit import host, paths, procfs
-from labkit.lab.grading import room
+from labkit import cgroups, host, paths, procfs
+from labkit.lab.grading import room, roomids
 from labkit.lab.grading.room import Allowance, Ended
+from tests.requirements import machine_cannot
 
 pytestmark = pytest.mark.usefixtures("rooms")
 
@@ -38,17 +45,20 @@ def test_the_environment_and_the_descriptors_are_the_rooms_own(monkeypatch: pyte
 
 def test_it_is_nobody_outside() -> None:
     assert seen("[os.getuid(), os.getpid()]") == [0, 1]
-    assert seen("[os.getuid(), os.getgid(), os.getgroups()]", root=False) == [room.LEARNER, room.LEARNER, []]
-    with room._skeleton() as folder:
-        running = room.start(["sleep", "100"], folder, stdin=b"", allowance=Allowance(), root=True)
-        with running:
-            uid = int(procfs.status(running.pid)["Uid"].split()[0])
-            assert uid not in (0, os.getuid())
-            assert procfs.namespace_inode(running.pid, "user") != procfs.namespace_inode(os.getpid(), "user")
-            kinds = ("mnt", "pid", "net", "ipc", "uts")
-            assert all(
-                procfs.namespace_inode(running.pid, kind) != procfs.namespace_inode(host.pid(), kind) for kind in kinds
-            )
+    assert seen("[os.getuid(), os.getgid(), os.getgroups()]", root=False) == [roomids.LEARNER, roomids.LEARNER, []]
+    allowance = Allowance()
+    with (
+        room._skeleton() as folder,
+        roomids.taken() as ids,
+        room.started(["sleep", "100"], folder, ids, stdin=b"", allowance=allowance, root=True) as (running, _),
+    ):
+        uid = int(procfs.status(running.pid)["Uid"].split()[0])
+        assert uid not in (0, os.getuid())
+        assert procfs.namespace_inode(running.pid, "user") != procfs.namespace_inode(os.getpid(), "user")
+        kinds = ("mnt", "pid", "net", "ipc", "uts")
+        assert all(
+            procfs.namespace_inode(running.pid, kind) != procfs.namespace_inode(host.pid(), kind) for kind in kinds
+        )
 
 
 def test_files_of_the_machine_are_not_there() -> None:
@@ -194,3 +204,189 @@ def test_a_python_below_tmp_is_told_to_move(monkeypatch: pytest.MonkeyPatch) -> 
     lack = room.unsupported()
     assert lack
     assert "installed elsewhere" in str(lack)
+
+
+# What could be used up for others
+
+NEIGHBOUR = """
+import array, json, os, socket
+mine, theirs = socket.socketpair()
+mine.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))])
+print(len(theirs.recvmsg(1, 100)[1]))
+"""
+HOLDS_DESCRIPTORS = """
+import array, os, resource, socket, sys, time
+kept = []
+try:
+    while True:
+        pair = socket.socketpair()
+        kept += pair
+        for _ in range(20):
+            pair[0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 50))])
+except OSError as error:
+    print(len(kept), error, flush=True)
+time.sleep(60)
+"""
+HOLDS_WATCHES = """
+import ctypes, sys, time
+sys.path.insert(0, {course!r})
+from labkit import constants as c, syscalls
+libc, count = ctypes.CDLL(None), 0
+if {nested}:
+    syscalls.unshare(c.CLONE_NEWUSER)
+while libc.inotify_init1(0) >= 0:
+    count += 1
+print(count, flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def beside(code: str) -> Iterator[str]:
+    """A room that runs `code` while the body does; gives what it has printed first."""
+    command = [room.interpreter(), "-I", "-c", code]
+    with (
+        room._skeleton() as folder,
+        roomids.taken() as ids,
+        room.started(command, folder, ids, stdin=b"", allowance=Allowance(), root=False) as (running, _),
+    ):
+        deadline = time.monotonic() + 60
+        while "\n" not in running.output.kept("stdout"):
+            assert running.output.pass_on_until(timeout=0.1) or time.monotonic() < deadline
+        yield running.output.kept("stdout")
+
+
+def test_descriptors_in_flight_are_a_rooms_own() -> None:
+    with beside(HOLDS_DESCRIPTORS) as said:
+        assert "Too many references" in said
+        if len(roomids.ranges()) == 1:
+            machine_cannot("have two rooms at once: there are ids for one")
+        assert enclosed(NEIGHBOUR, root=False).stdout == "1\n"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_watches_files_is_shared_out(nested: bool) -> None:
+    libc = ctypes.CDLL(None)
+    with beside(HOLDS_WATCHES.format(course=room.COURSE, nested=nested)) as said:
+        assert 0 < int(said) <= 16
+        mine = [libc.inotify_init1(0) for _ in range(8)]
+        try:
+            assert -1 not in mine, "the machine's own user has none left"
+        finally:
+            for fd in mine:
+                os.close(fd)
+
+
+def test_no_two_rooms_have_the_same_users() -> None:
+    if len(roomids.ranges()) == 1:
+        machine_cannot("have two rooms at once: there are ids for one")
+    with roomids.taken() as one, roomids.taken() as other:
+        assert one[0][0][1] != other[0][0][1]
+
+
+def test_who_wants_to_be_alone_waits_for_the_others_and_lets_nobody_pass() -> None:
+    order: list[str] = []
+    begun = threading.Event()
+
+    def alone() -> None:
+        begun.set()
+        with roomids.taken(alone=True):
+            order.append("alone")
+
+    def another() -> None:
+        with roomids.taken():
+            order.append("another")
+
+    with roomids.taken():
+        threads = [threading.Thread(target=alone)]
+        threads[0].start()
+        begun.wait(10)
+        until(_turn_is_taken)
+        threads.append(threading.Thread(target=another))
+        threads[1].start()
+        order.append("first")
+    for thread in threads:
+        thread.join(30)
+    assert order == ["first", "alone", "another"]
+
+
+def _turn_is_taken() -> bool:
+    try:
+        with roomids._locked("turn", fcntl.LOCK_SH | fcntl.LOCK_NB):
+            return False
+    except BlockingIOError:
+        return True
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+HIDDEN_MEMORY = {
+    "in files without a name": """
+import os
+while True:
+    fd = os.memfd_create("x")
+    for _ in range(4): os.write(fd, bytes(16 << 20))
+""",
+    "in a file system in memory": """
+import os, sys, time
+sys.path.insert(0, "/opt/labkit")
+from labkit import constants as c, syscalls
+uid = os.getuid()
+syscalls.unshare(c.CLONE_NEWUSER | c.CLONE_NEWNS)
+open("/proc/self/setgroups", "w").write("deny")
+for kind in "uid", "gid":
+    open(f"/proc/self/{kind}_map", "w").write(f"0 {uid} 1")
+syscalls.mount("none", "/tmp", "tmpfs")
+for number in range(40):
+    with open(f"/tmp/{number}", "wb") as file: file.write(bytes(32 << 20))
+time.sleep(30)
+""",
+    "in sockets": """
+import os, socket, time
+for _ in range(20):
+    if os.fork() == 0: break
+kept = []
+for _ in range(400):
+    pair = socket.socketpair()
+    kept.append(pair)
+    pair[0].setblocking(False)
+    try:
+        while True: pair[0].send(bytes(100000))
+    except BlockingIOError: pass
+time.sleep(30)
+""",
+}
+
+
+@pytest.mark.parametrize("code", HIDDEN_MEMORY.values(), ids=HIDDEN_MEMORY)
+def test_memory_that_is_no_processs_own_counts(code: str) -> None:
+    need_groups()
+    ended = enclosed(code, root=False, memory_bytes=256 << 20)
+    assert "256 MiB of memory" in ended.trouble or "Cannot allocate memory" in ended.stderr, ended
+
+
+def test_processor_time_of_short_lived_children_counts() -> None:
+    need_groups()
+    code = """
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    for _ in range(2):
+        if os.fork() == 0:
+            for _ in range(300000): pass
+            os._exit(0)
+    try: os.waitpid(-1, 0)
+    except ChildProcessError: pass
+"""
+    assert "of processor time" in enclosed(code, root=False, cpu_seconds=4).trouble
+
+
+def need_groups() -> None:
+    """Of version 2 or 1; else it is not counted, which the instructor's page says."""
+    if cgroups.unsupported() and not os.access("/sys/fs/cgroup/memory", os.W_OK):
+        machine_cannot("make control groups")

@@ -96,28 +96,39 @@ def expected(one: Posed) -> str:
 
 
 def judge(one: Posed, answer: str, asked: Asked) -> list[Judged]:
-    """The verdicts on one answer: the exercise's own, then the hidden ones. Nothing that it does raises here."""
+    """The verdicts on one answer: the exercise's own, then the hidden ones. Nothing that it does raises here.
+
+    What could not be checked is asked again, with no other room beside it. A judge that ends without a verdict then as
+    well is nobody's answer: it is "not checked". A check that says so itself is asked of the course's own solution.
+    """
     judged = _in_a_room(one, answer, asked)
     if any(verdict.outcome == "not checked" for verdict in judged):
+        judged = _in_a_room(one, answer, asked, alone=True)
+    if any(verdict.outcome == "not checked" for verdict in judged) and not judged[0].trace:
         judged = _whose_fault(one, judged, asked)
     return judged
 
 
-def _in_a_room(one: Posed, answer: str, asked: Asked) -> list[Judged]:
+def _in_a_room(one: Posed, answer: str, asked: Asked, alone: bool = False) -> list[Judged]:
     task = one.to_json() | {"answer": answer, "seed": asked.seed, "hidden": [asked.hidden] if asked.hidden else []}
     ended = room.run(
         room.python("labkit.lab.grading.judge"),
         stdin=json.dumps(task).encode(),
         allowance=Allowance(wall_seconds=asked.seconds * pace.measure()),
+        alone=alone,
     )
     if ended.trouble:
         return [Judged("not yet", f"Grading this answer was ended: {ended.trouble}.", _ENDED)]
     try:
         return _read(ended.stdout)
-    except ValueError:
-        return [Judged("not checked", f"The judge ended without a verdict (exit code {ended.exit_code}).", "")]
+    except (ValueError, RecursionError):
+        trace = f"The judge ended with exit code {ended.exit_code}.\n{ended.stderr[-_TEXT_MAX:]}"
+        return [Judged("not checked", "The judge ended without a verdict.", _NO_VERDICT, trace=trace)]
 
 
+_NO_VERDICT = (
+    "That is not this answer's fault. Your instructor finds in results.json what the judge has said, and decides."
+)
 _ENDED = (
     "An answer is run in a room where it has a minute or two, little memory and few processes. Which of these ends?"
 )
@@ -142,7 +153,7 @@ def _read(text: str) -> list[Judged]:
 
 
 def _whose_fault(one: Posed, judged: list[Judged], asked: Asked) -> list[Judged]:
-    """Verdicts that say "not checked": was it the machine, or something that the answer has done?
+    """Checks that say of themselves that they could not be made: was it the machine, or something in the answer?
 
     The course's own solution tells: where that can be checked, the answer is what kept the check from working.
     """

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from labkit import cgroupfs
 from labkit.hostgroup import CONTROLLERS, MOUNT
-from labkit.lab.grading.room import LEARNER
+from labkit.lab.grading.roomids import LEARNER
 
 _TOP = Path(MOUNT)
 _JUDGE, _HOSTS = _TOP / "judge", _TOP / "hosts"

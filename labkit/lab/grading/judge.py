@@ -12,6 +12,7 @@ What a check needs is imported into the zygote before any code of the learner's 
 else over it later.
 """
 
+import faulthandler
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ from labkit import host, idmap, process, syscalls, temporary
 from labkit.lab.course import exercises_of, find_exercises
 from labkit.lab.exercise import Exercise
 from labkit.lab.grading import groups, preload
-from labkit.lab.grading.room import LEARNER
+from labkit.lab.grading.roomids import LEARNER
 from labkit.lab.grading.submitted import Written, answers
 from labkit.lab.judge import judge
 from labkit.lab.verdict import NotAttempted, NotChecked, NotYet, Outcome, Passed
@@ -41,8 +42,9 @@ def main() -> None:
     task = json.loads(sys.stdin.buffer.read(_TASK_BYTES_MAX))
     verdict_fd = os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
+    for number in (0, 1):  # its standard error is for the instructor, should it end without a verdict
         os.dup2(nowhere, number)
+    faulthandler.enable()
     groups.divide()
     Exercise.in_room = True
     temporary.remove = False  # what the learner's code has put there may be anybody's, and goes with the room

@@ -10,7 +10,7 @@ import sys
 
 from labkit import idmap, syscalls
 from labkit.constants import CLONE_NEWUSER
-from labkit.lab.grading.room import LEARNER
+from labkit.lab.grading.roomids import LEARNER
 
 _DATA_BYTES = 640 << 20  # of one process: more than a lab needs, less than the room has
 

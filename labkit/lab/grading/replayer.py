@@ -17,7 +17,7 @@ import nbval.plugin
 import pytest
 
 from labkit import paths
-from labkit.lab.grading import room, watched
+from labkit.lab.grading import room, roomids, watched
 from labkit.lab.grading.replay import MAX_CELL_OUTPUT, MAX_OUTPUT, cut
 
 _TASK_BYTES_MAX = 20 << 20
@@ -52,7 +52,7 @@ def _folders(notebook: dict[str, Any]) -> tuple[Path, Path]:
         folder.mkdir(parents=True)
     _root_filesystems(work / "state" / "rootfs")
     for folder in (work, work / "state"):
-        os.chown(folder, room.LEARNER, room.LEARNER)
+        os.chown(folder, roomids.LEARNER, roomids.LEARNER)
     environ = {
         **room.environment(),
         "HOME": str(work),
@@ -83,8 +83,8 @@ def _root_filesystems(folder: Path) -> None:
             copied.mkdir()
             for name in files + [name for name in folders if Path(above, name).is_symlink()]:
                 shutil.copy2(Path(above, name), copied / name, follow_symlinks=False)
-                os.chown(copied / name, room.LEARNER, room.LEARNER, follow_symlinks=False)
-            os.chown(copied, room.LEARNER, room.LEARNER)
+                os.chown(copied / name, roomids.LEARNER, roomids.LEARNER, follow_symlinks=False)
+            os.chown(copied, roomids.LEARNER, roomids.LEARNER)
             os.chmod(copied, os.stat(above).st_mode)
 
 

@@ -20,6 +20,7 @@ class Judged:
     seen: str  #: what was found
     why: str  #: why that is good, or not it yet; where to begin
     share: float = 0.0
+    trace: str = ""  #: what the judge has written on its standard error, where it gave no verdict; for the instructor
 
 
 @dataclass(frozen=True)

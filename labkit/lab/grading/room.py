@@ -7,10 +7,13 @@ What holds the walls:
   filesystems that the labs use. The course's sources, the learners' files and this machine's /etc, /home and /var are
   not there. /tmp alone can be written to, and is memory that goes with the room;
 - no network but a loopback; an environment of four variables; no descriptor but its input and output;
-- little of everything: see `Allowance`. Where this machine hands on control groups the kernel itself keeps to that; a
-  watcher reads what the room's processes use all the same, and kills the room where they use too much.
+- little of everything: see `Allowance`. Where there are control groups the kernel itself keeps to that; a watcher
+  reads what the room uses, and kills it where that is too much: `labkit.lab.grading.meter`;
+- users that no other room has at the time, so that what the kernel counts by user is the room's own, and a share of
+  what it counts by who has made the room: `labkit.lab.grading.roomids`.
 """
 
+import math
 import os
 import sys
 import threading
@@ -19,26 +22,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit import capabilities, cgroups, container, host, idmap, paths, procfs, rootfs, temporary
+from labkit import capabilities, cgroups, container, paths, rootfs, temporary
 from labkit.cgroups import Cgroup
 from labkit.cgroups.limits import Limits
 from labkit.container.container import Container
 from labkit.errors import LabkitError, Unsupported
+from labkit.lab.grading import roomids
+from labkit.lab.grading.meter import Meter
+from labkit.lab.grading.roomids import LEARNER
 from labkit.process import run_in_child
 
-IDS = 65536  #: how many users a room has
 COURSE = "/opt/labkit"  #: where a room has this package
 ENVIRONMENT = "/opt/environment"  #: and the virtual environment
-LEARNER = 1000  #: who root of a lab host in a room is, as the room counts
-_MACHINES_IDS = 0x70000000  # above what systemd and useradd hand out, where root has all ids to choose from
 _LOOK_SECONDS = 0.1
-_TICKS = os.sysconf("SC_CLK_TCK")
 _SYSTEM = ("/etc/os-release", "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
 _LINKS = ("bin", "lib", "lib32", "lib64", "sbin")
 
 # A procfs of which nothing is covered, or the kernel would not let anybody mount another one in here, as labs 06 and 07
 # do. What of it the machine's root alone may write is closed to root in here in any case.
 _PLAN = tuple(step for step in rootfs.DEFAULT_PLAN if step[0] not in ("readonly", "mask"))
+
+# What the kernel counts for the user who has made a user namespace, the grader that is, and for all rooms together.
+# namespaces(7), "The /proc/sys/user directory".
+_SHARED = {
+    "user.max_inotify_instances": "16",
+    "user.max_inotify_watches": "4096",
+    "user.max_fanotify_groups": "4",
+    "user.max_fanotify_marks": "1024",
+    **{f"user.max_{kind}_namespaces": "256" for kind in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")},
+}
 
 _GROUPS = ("filesystem", "cgroup2", "sys/fs/cgroup", ("nosuid", "nodev", "noexec"), ())
 
@@ -72,29 +84,10 @@ def unsupported() -> Unsupported | None:
         what = f"this Python, {_python_itself()}, lies below /tmp, and a room has a /tmp of its own"
         return Unsupported(what, "use a Python that is installed elsewhere")
     try:
-        room_ids()
+        roomids.ranges()
     except Unsupported as lack:
         return lack
     return None
-
-
-def room_ids() -> tuple[idmap.IdMap, idmap.IdMap]:
-    """The maps of a room's users and groups, as the lab host counts. `Unsupported`: this user has no ids to give away.
-
-    Root of a room is never somebody on the lab host whose files matter: root there, or the caller.
-    """
-    maps = []
-    for map_ in idmap.of(host.pid()):
-        ids = [(first, count) for first, _, count in map_ if first <= _MACHINES_IDS < first + count - IDS]
-        start = _MACHINES_IDS if ids else 1
-        if not ids and not all(map_.outside(inside) is not None for inside in (start, start + LEARNER + 1000)):
-            raise Unsupported(
-                "submissions are graded as users of their own, and no subordinate ids are set apart for you",
-                "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 YOU, and install uidmap",
-            )
-        count = IDS if ids else max(n for n in (IDS - 1, 32768, 4096) if map_.outside(start + n - 1) is not None)
-        maps.append(idmap.IdMap([(0, start, count)]))
-    return maps[0], maps[1]
 
 
 def run(
@@ -103,29 +96,30 @@ def run(
     stdin: bytes = b"",
     allowance: Allowance = Allowance(),
     root: bool = True,
+    alone: bool = False,
 ) -> Ended:
     """Run `args` in a new room to its end. With `root` the command has all capabilities in there but CAP_SYS_ADMIN.
 
-    Without `root` it is the user LEARNER, and may do what an ordinary user may: make a lab host, say.
-    `Unsupported`: this machine cannot. `LabkitError`: the room could not be made.
+    Without `root` it is the user LEARNER, and may do what an ordinary user may: make a lab host, say. With `alone`
+    there is no other room meanwhile. `Unsupported`: this machine cannot. `LabkitError`: the room could not be made.
     """
-    with _skeleton() as folder, start(args, folder, stdin=stdin, allowance=allowance, root=root) as running:
-        watcher = _Watcher(running, allowance)
-        with watcher:
+    with _skeleton() as folder, roomids.taken(alone) as ids:
+        with started(args, folder, ids, stdin=stdin, allowance=allowance, root=root) as (running, watcher):
             try:
                 code = running.finish(allowance.wall_seconds).exit_code
             except TimeoutError:
                 code = running.wait()
                 watcher.trouble = watcher.trouble or f"it had not ended after {allowance.wall_seconds:g} s"
-        if running.oom_killed:
-            watcher.trouble = watcher.trouble or _too_much_memory(allowance)
         out, err = (running.output.kept(name) for name in ("stdout", "stderr"))
         return Ended(code, out, err, watcher.trouble)
 
 
-def start(args: Sequence[str], folder: str, *, stdin: bytes, allowance: Allowance, root: bool) -> Container:
-    """Start `args` in a room on the skeleton `folder`; return it while it runs."""
-    uids, gids = room_ids()
+@contextmanager
+def started(
+    args: Sequence[str], folder: str, ids: roomids.Maps, *, stdin: bytes, allowance: Allowance, root: bool
+) -> "Iterator[tuple[Container, _Watcher]]":
+    """Start `args` in a room on the skeleton `folder`, whose users are `ids`; while the body runs it is watched."""
+    uids, gids = ids
     user = 0 if root else LEARNER
     kept = [name for name in capabilities.NAMES if name != "SYS_ADMIN"]
     limits = None
@@ -149,22 +143,27 @@ def start(args: Sequence[str], folder: str, *, stdin: bytes, allowance: Allowanc
         cwd="/tmp",
         rlimits={
             "core": (0, 0),
+            "cpu": (math.ceil(allowance.cpu_seconds) + 5,) * 2,  # of one process; the watcher has the word before
             "nproc": (allowance.pids, allowance.pids),
             "fsize": (allowance.file_bytes, allowance.file_bytes),
             "nofile": (1024, 1024),
         },
+        sysctl=_SHARED,
         limits=limits,
         capture=allowance.output_bytes,
         stdin=stdin,
     )
-    try:
-        if room.group:
-            run_in_child(Cgroup.delegate, room.group, uids[0][1] + user, gids[0][1] + user)
-        room.start()
-    except BaseException:
-        room.kill()
-        raise
-    return room
+    with room:
+        watcher = _Watcher(room, allowance)
+        try:
+            if room.group:
+                run_in_child(Cgroup.delegate, room.group, uids[0][1] + user, gids[0][1] + user)
+            room.start()
+            with watcher:
+                yield room, watcher
+        finally:
+            room.kill()
+            watcher.close()
 
 
 def environment() -> dict[str, str]:
@@ -265,6 +264,7 @@ class _Watcher:
     def __init__(self, room: Container, allowance: Allowance) -> None:
         self.trouble = ""
         self._room, self._allowance = room, allowance
+        self._meter = Meter(room, allowance.memory_bytes, allowance.pids)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="labkit-room", daemon=True)
 
@@ -274,55 +274,26 @@ class _Watcher:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
+        self._look()  # what it has done in its last moments counts, too
+
+    def close(self) -> None:
+        """Let go of what it was watched by."""
+        self._meter.close()
 
     def _watch(self) -> None:
-        cpu_of_ended = 0.0
-        last: dict[int, float] = {}
         while not self._done.wait(_LOOK_SECONDS):
-            now, memory = _use(self._room.pid)
-            # What has ended and was not waited for is in nobody's sum: it counts with what it had at the last look.
-            cpu_of_ended += sum(seconds for pid, seconds in last.items() if pid not in now)
-            last = now
-            if sum(now.values()) + cpu_of_ended > self._allowance.cpu_seconds:
-                self.trouble = f"it used more than {self._allowance.cpu_seconds:g} s of processor time"
-            elif memory > self._allowance.memory_bytes and _shared_out(list(now)) > self._allowance.memory_bytes:
-                self.trouble = _too_much_memory(self._allowance)
+            self._look()
             if self.trouble:
                 self._room.kill()
                 return
 
-
-def _use(pid: int) -> tuple[dict[int, float], int]:
-    """(own processor time by PID, in seconds; resident memory in bytes, shared pages counted each time)."""
-    cpu: dict[int, float] = {}
-    memory = 0
-    for one in (pid, *_descendants(pid)):
-        try:
-            fields = procfs.stat(one)
-        except (OSError, ProcessLookupError, ValueError):
-            continue
-        cpu[one] = (int(fields[13]) + int(fields[14])) / _TICKS
-        memory += int(fields[23]) * os.sysconf("SC_PAGE_SIZE")
-    return cpu, memory
-
-
-def _descendants(pid: int) -> list[int]:
-    try:
-        return procfs.descendants(pid)
-    except (OSError, ProcessLookupError):
-        return []
-
-
-def _shared_out(pids: list[int]) -> int:
-    """The memory of processes in bytes, a page that n share counted as 1/n for each. proc_pid_smaps(5): Pss."""
-    total = 0
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/smaps_rollup") as file:
-                total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
-        except (OSError, ProcessLookupError):
-            continue
-    return total
+    def _look(self) -> None:
+        if self.trouble:
+            return
+        if self._meter.cpu_seconds() > self._allowance.cpu_seconds:
+            self.trouble = f"it used more than {self._allowance.cpu_seconds:g} s of processor time"
+        elif self._meter.too_much_memory():
+            self.trouble = _too_much_memory(self._allowance)
 
 
 def _too_much_memory(allowance: Allowance) -> str:

@@ -55,6 +55,8 @@ def _exercise(case: ET.Element, exercise: ExerciseResult) -> None:
     said = [f"{label}: {words}" for label, words in (("Seen", judged.seen), (WHY[judged.outcome], judged.why)) if words]
     if where == "not checked":
         _verdict(case, "skipped", "", judged.why or judged.seen, *said, *hidden)
+        if judged.trace:
+            ET.SubElement(case, "system-err").text = text(judged.trace)
     elif judged.outcome == "passed" and where != "passed":
         _verdict(case, "failure", "hidden check", hidden[0], *hidden)
     elif where != "passed":

@@ -21,7 +21,7 @@ def scores(book: Gradebook) -> str:
 
 def _scores(book: Gradebook, learner: str) -> list[str]:
     total = book.total(learner)
-    row = [learner, number(total.earned), number(total.points), f"{total.percent:g}"]
+    row = [learner, number(total.earned), number(total.points), f"{total.percent:g}" if total.points else ""]
     for lab in book.labs:
         result = book.result(learner, lab.number)
         row.append(number(book.score(learner, lab).earned) if result and not result.failed else "")
