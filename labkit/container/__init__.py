@@ -73,7 +73,9 @@ def _container(
     from labkit import rootfs
     from labkit.container.config import Config
     from labkit.container.container import Container
+    from labkit.descriptors import plainly
     from labkit.overlay import Overlay
 
-    chosen = Overlay.scratch(rootfs.find("busybox")) if root is None else root
-    return Container(Config(args, chosen, **config), **how)
+    with plainly("starting the container"):
+        chosen = Overlay.scratch(rootfs.find("busybox")) if root is None else root
+        return Container(Config(args, chosen, **config), **how)
