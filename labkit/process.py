@@ -228,6 +228,7 @@ def _traceback(pid: int, frames: list[tuple[str, int, str]]) -> str:
         if f"{os.sep}labkit{os.sep}syscalls.py" in filename:
             continue  # the wrapper says nothing that its caller's line does not
         lines.append(f"  line {lineno} of {name}() in {os.path.basename(filename)}")
-        if source := linecache.getline(filename, lineno).strip():
+        # A frame is what the child says: where it is not trusted no file is opened for it.
+        if (filename in linecache.cache or not untrusted) and (source := linecache.getline(filename, lineno).strip()):
             lines.append(f"    {source}")
     return "\n".join(lines)

@@ -24,6 +24,7 @@ class Exercise:
     seconds: ClassVar[float] = 10.0  #: how long one check may take
     skip_stubs: ClassVar[bool] = True  #: False where an empty function may be an answer
     in_room: ClassVar[bool] = False  #: True where a judge checks: the learner's functions are run in children only
+    is_hidden: ClassVar[bool] = False  #: True where the learner is not to know what was tried
     seed: ClassVar[str] = ""  #: for parameters that are the same again; without one LABKIT_SEED is asked
 
     def __init__(self) -> None:

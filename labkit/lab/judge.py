@@ -94,7 +94,8 @@ def _our_fault(exercise: type[Exercise], what: str) -> NotChecked:
 def _explain(error: Exception, exercise: type[Exercise], answers: tuple[Any, ...]) -> Outcome:
     """Whose exception is this? The learner's if their code was running, here or in a child."""
     notes: list[str] = list(getattr(error, "__notes__", []))
-    causes = [note for note in notes if not note.startswith("In the child")]
+    # What is noted may tell what the function was given: the learner's code has written it, or the kernel.
+    causes = [] if exercise.is_hidden else [note for note in notes if not note.startswith("In the child")]
     line = _learners_line(error, answers)
     if isinstance(error, ChildDied):
         return NotYet(

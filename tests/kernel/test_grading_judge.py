@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import time
 from pathlib import Path
@@ -328,3 +329,55 @@ def test_a_judge_that_dies_is_asked_again_alone_and_then_nobodys_answer(monkeypa
     assert (found.points, command.failed(found)) == (0, True)
     (line,) = csv.DictReader(io.StringIO(sheets.scores(Gradebook([found]))))
     assert (line["percent"], line["05.isolate"]) == ("", "")
+
+
+def forged_error(frames: object) -> str:
+    """An answer that sends an error of its own making."""
+    said = json.dumps(["error", ["error", "builtins:ValueError", [["list", []]], {}], frames]).encode()
+    return f"""
+def isolate(hostname):
+    said = {said!r}
+    os.write(3, len(said).to_bytes(8, "little") + said)
+    os._exit(0)
+"""
+
+
+def test_no_file_is_opened_for_a_frame_that_the_answer_names() -> None:
+    frames = [
+        ["/proc/self/environ", 1, "x"],
+        ["/proc/self/fd/2", 1, "x"],
+        ["/etc/passwd", 1, "x"],
+        ["/dev/zero", 1, "x"],
+    ]
+    verdict = judged(forged_error(frames))
+    assert "ValueError" in verdict.seen, verdict  # reading /dev/zero takes all the memory that there is
+    assert "root:" not in verdict.seen + verdict.why
+    own = judged(forged_error([["<isolate>", 3, "x"]]))
+    assert "line 3 (`said" in own.seen  # its own text is told
+
+
+TELLS = """
+def isolate(hostname):
+    unshare(CLONE_NEWUTS)
+    sethostname(hostname)
+    if hostname.startswith("secret"):
+        error = ValueError(hostname)
+        error.add_note(f"it was {hostname}")
+        raise error
+"""
+TRIES = """
+from labkit.lab import Exercise, NotYet, Passed
+from labkit.process import spawn
+class More(Exercise):
+    name = "isolate"
+    title = "with a name that nobody knows"
+    def check(self, isolate):
+        with spawn(isolate, "secret-7f3a"):
+            return Passed("", "")
+"""
+
+
+def test_a_hidden_check_does_not_tell_what_it_has_tried() -> None:
+    own, hidden = grade.judge(posed.posed("05", "isolate"), TELLS, Asked(hidden=TRIES))
+    assert (own.outcome, hidden.outcome) == ("passed", "not yet")
+    assert "secret" not in hidden.why  # what is seen is for the instructor

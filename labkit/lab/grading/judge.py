@@ -66,7 +66,9 @@ def _exercises(task: dict[str, Any]) -> list[type[Exercise] | NotChecked]:
             exec(compile(text, "<hidden checks>", "exec"), module.__dict__)
         except Exception as error:
             found.append(NotChecked(f"The hidden checks cannot be used: {type(error).__name__}: {error}"))
-        found += [kind for kind in find_exercises(module) if kind.name == task["name"]]
+        for kind in find_exercises(module):
+            kind.is_hidden = True
+            found += [kind] if kind.name == task["name"] else []
     return found
 
 
