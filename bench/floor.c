@@ -60,12 +60,14 @@ static void fill_dev(void) {
         snprintf(path, sizeof path, "dev/%s", devices[i].name);
         if (!in_user_namespace) {
             TRY(mknod(path, S_IFCHR | 0666, makedev(devices[i].major, devices[i].minor)));
+            TRY(mount(path, path, NULL, MS_BIND, NULL)); /* stays a device below, where no others can be made */
             continue;
         }
         snprintf(source, sizeof source, "/dev/%s", devices[i].name);
         TRY(mknod(path, S_IFREG | 0644, 0));
         TRY(mount(source, path, NULL, MS_BIND, NULL));
     }
+    TRY(mount(NULL, "dev", NULL, MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL));
     for (size_t i = 0; i < sizeof links / sizeof *links; i++)
         TRY(symlink(links[i][0], links[i][1]));
     TRY(mkdir("dev/pts", 0755));
@@ -124,6 +126,7 @@ static int child(void *unused) {
     umask(0);
     TRY(mount(root, root, NULL, MS_BIND | MS_REC, NULL));
     TRY(chdir(root));
+    TRY(mount(NULL, ".", NULL, MS_REMOUNT | MS_BIND | MS_NODEV, NULL));
     TRY(mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL));
     fill_dev();
     TRY(mount("sysfs", "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, NULL));

@@ -116,17 +116,23 @@ def test_the_hidden_check_of_the_instructors_page_does_what_it_says(tmp_path: Pa
     assert hidden.why in shown and "nnnnnnnn" in hidden.seen and "nnnnnnnn" not in shown
 
 
-def test_what_was_graded_before_an_interruption_is_kept(tmp_path: Path, handed_in: Path) -> None:
-    first = interrupted(tmp_path, ["--no-replay", "--jobs", "1", str(handed_in)])
-    assert "stopped after " in first and "these are in graded." in first
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_was_graded_before_an_interruption_is_kept(
+    number: signal.Signals, code: int, tmp_path: Path, handed_in: Path
+) -> None:
+    argv = ["--no-replay", "--jobs", "1", str(handed_in)]
+    said = interrupted(tmp_path, argv, number, code)
+    assert "stopped after " in said and "these are in graded." in said
     kept = (tmp_path / "graded" / "results.json").read_bytes()
     assert 1 <= len(store.read(tmp_path / "graded")) < 3
-    second = interrupted(tmp_path, ["--no-replay", "--jobs", "1", str(handed_in)])
-    assert "graded is as it was." in second
-    assert (tmp_path / "graded" / "results.json").read_bytes() == kept
+    assert store.said(tmp_path / "graded")[0].startswith("Stopped after ")
+    if number == signal.SIGTERM:
+        assert "these are in graded.stopped." in interrupted(tmp_path, argv, number, code)
+        assert (tmp_path / "graded" / "results.json").read_bytes() == kept, "an earlier report stays as it was"
+        assert 1 <= len(store.read(tmp_path / "graded.stopped")) < 3
 
 
-def interrupted(tmp_path: Path, argv: Sequence[str]) -> str:
+def interrupted(tmp_path: Path, argv: Sequence[str], number: signal.Signals, code: int) -> str:
     """What grading says on its standard error if it is interrupted after its first submission."""
     environ = {**os.environ, "LABKIT_STATE": str(own_state(tmp_path)), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -139,8 +145,8 @@ def interrupted(tmp_path: Path, argv: Sequence[str]) -> str:
             if select.select([running.stdout], [], [], 1)[0]:
                 seen += (line := running.stdout.readline())
                 assert line, f"it ended too soon: {running.stderr.read()}"
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         said = running.stderr.read()
-        assert running.wait(timeout=120) == 130, said
+        assert running.wait(timeout=120) == code, said
         assert "Traceback" not in said
         return said

@@ -324,6 +324,8 @@ def test_a_fork_of_the_course_has_solved_notebooks_that_are_not_the_learners(tmp
     stored(tmp_path / "alice" / "labs", "{}")
     stored(tmp_path / "alice" / "tests" / "notebooks" / "solved", "{}", "06_pid.ipynb")
     (tmp_path / "alice" / "labkit").mkdir()
+    for name in ("lab", "pyproject.toml"):
+        stored(tmp_path / "alice", "", name)
     assert summary(find([tmp_path])) == [("alice", "05", "05_uts.ipynb")]
     assert summary(find([tmp_path / "alice"])) == [("alice", "05", "05_uts.ipynb")]
 
@@ -408,7 +410,8 @@ def test_one_learners_folder_does_not_keep_the_search_from_the_others(
     said: list[str] = []
     found = find([tmp_path], said.append)
     assert found[-1].learner == "zoe"
-    assert not [one for one in found if one.learner.startswith(("b-", "c-"))]
+    assert len([one for one in found if one.learner == "b-unnamed"]) == 1, "a row with the reason"
+    assert not [one for one in found if one.learner.startswith("c-")]
     assert [line for line in said if line.endswith("too many files; the others were not looked at")]
     assert [line for line in said if line.endswith("one of too many notebooks without a lab's name; not looked at")]
     assert [line for line in said if line.endswith("too deep to look into")]

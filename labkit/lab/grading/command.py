@@ -2,8 +2,11 @@
 
 import argparse
 import importlib.util
+import multiprocessing
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +24,7 @@ course folder. One NOTEBOOK alone is explained in full here, and written down on
 exercises.csv, junit.xml and results.json go into the folder of --out, "graded" if none is named.
 
 Exit code: 0 when grading went well, whatever the points; 1 when something could not be graded because of this machine;
-2 for wrong usage; 130 when it was interrupted.
+2 for wrong usage; 130 when it was interrupted, 143 when it was terminated: what was graded until then is kept.
 """
 
 
@@ -70,7 +73,7 @@ def _grade(options: argparse.Namespace) -> int:
 
     _check(options)
     labs = tuple(_lab(word) for word in options.lab)
-    found = _find(options.paths, labs)
+    found, said = _find(options.paths, labs)
     single = len(found) == 1 and len(options.paths) == 1 and options.paths[0].is_file()
     out: Path | None = options.out or (None if single else DEFAULT_OUT)
     if out:
@@ -95,13 +98,38 @@ def _grade(options: argparse.Namespace) -> int:
             print(terminal.ended(result, len(ended), len(found)), flush=True)
 
     try:
-        results = grade_all(found, exam, options.jobs, options.scheduler, tell)
-    except (KeyboardInterrupt, LabkitError):
+        with _terminated():
+            results = grade_all(found, exam, options.jobs, options.scheduler, tell)
+    except (KeyboardInterrupt, LabkitError) as error:
         if out:
-            _stopped(ended, len(found), out, had_results)
+            _stopped(ended, found, out, had_results, said)
+        if isinstance(error, _Terminated):
+            return 128 + error.signal
         raise
-    _show(results, out, in_full=single)
+    _show(results, out, in_full=single, said=said)
     return 1 if any(failed(result) for result in results) else 0
+
+
+class _Terminated(KeyboardInterrupt):
+    def __init__(self, number: int) -> None:
+        self.signal = number
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Raise `_Terminated` at SIGTERM and SIGHUP in the body, and end the workers: they have not been told."""
+
+    def stop(number: int, frame: object) -> None:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise _Terminated(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _report_only(options: argparse.Namespace) -> int:
@@ -112,11 +140,11 @@ def _report_only(options: argparse.Namespace) -> int:
     results = store.read(options.paths[0])
     out: Path = options.out or options.paths[0]
     _claim(out)
-    _show(results, out, in_full=False)
+    _show(results, out, in_full=False, said=store.said(options.paths[0]))
     return 0
 
 
-def _show(results: Sequence[Result], out: Path | None, in_full: bool) -> None:
+def _show(results: Sequence[Result], out: Path | None, in_full: bool, said: Sequence[str]) -> None:
     from rich.console import Console
 
     from labkit.lab.grading import report
@@ -124,7 +152,7 @@ def _show(results: Sequence[Result], out: Path | None, in_full: bool) -> None:
     from labkit.lab.grading.report.gradebook import Gradebook
 
     if out:
-        _write(results, out)
+        _write(results, out, said)
     console = Console(highlight=False)
     if in_full:
         console.print(terminal.in_full(results[0]))
@@ -161,17 +189,34 @@ def _lab(word: str) -> str:
     return number
 
 
-def _find(paths: Sequence[Path], labs: Sequence[str]) -> "list[Found]":
+def _find(paths: Sequence[Path], labs: Sequence[str]) -> "tuple[list[Found], list[str]]":
+    """The submissions, and what was said of files that are none."""
+    from labkit.lab.grading.collect import Tally
     from labkit.lab.grading.report.texts import line
     from labkit.lab.grading.submission import find
 
-    found = find(paths, lambda sentence: print(f"lab: {line(sentence, 500)}", file=sys.stderr))
+    said: list[str] = []
+
+    def say(sentence: str) -> None:
+        said.append(line(sentence, 500))
+        print(f"lab: {said[-1]}", file=sys.stderr)
+
+    tally = Tally()
+    found = find(paths, say, tally)
     wanted = [one for one in found if not labs or one.lab in labs]
     if not wanted:
         where = ", ".join(_readable(path) for path in paths)
         of = f" of lab {', '.join(labs)}" if labs else ""
         raise Usage(f"there is no notebook{of} in {where}. ./lab grade --help says which folders it knows.")
-    return wanted
+    if tally.files > 1:
+        parts = [f"{len(wanted)} to grade"]
+        parts += [f"{len(found) - len(wanted)} of other labs"] if len(found) > len(wanted) else []
+        parts += [f"{len(tally.passed_over)} notebooks passed over"] if tally.passed_over else []
+        parts += [f"{len(tally.others)} that are no notebooks"] if tally.others else []
+        said.append(f"{tally.files} files were looked at: {', '.join(parts)}.")
+        if len(parts) > 1:
+            print(said[-1])
+    return wanted, said
 
 
 def _claim(out: Path) -> None:
@@ -183,22 +228,29 @@ def _claim(out: Path) -> None:
         raise Usage(str(error)) from None
 
 
-def _write(results: Sequence[Result], out: Path) -> None:
+def _write(results: Sequence[Result], out: Path, said: Sequence[str]) -> None:
     from labkit.lab.grading import report
 
     try:
-        report.write(results, out)
+        report.write(results, out, said)
     except OSError as error:
         raise LabkitError(f"the report cannot be written into {_readable(out)}: {error.strerror}") from None
 
 
-def _stopped(ended: Sequence[Result], total: int, out: Path, had_results: bool) -> None:
-    """Keep what was graded before grading was stopped, but not in the place of an earlier report, which was whole."""
-    if ended and not had_results:
-        _write(ended, out)
-        print(f"lab: stopped after {len(ended)} of {total}; these are in {_readable(out)}.", file=sys.stderr)
-    elif had_results:
-        print(f"lab: stopped after {len(ended)} of {total}; {_readable(out)} is as it was.", file=sys.stderr)
+def _stopped(
+    ended: Sequence[Result], found: "Sequence[Found]", out: Path, had_results: bool, said: Sequence[str]
+) -> None:
+    """Keep what was graded before grading was stopped: beside an earlier report, which was whole, not in its place."""
+    if not ended:
+        return
+    if had_results:
+        out = out.with_name(f"{out.name}.stopped")
+        _claim(out)
+    graded = {(one.learner, one.lab) for one in ended}
+    missing = [f"{one.learner} (lab {one.lab})" for one in found if (one.learner, one.lab) not in graded]
+    stopped = f"Stopped after {len(ended)} of {len(found)}. Not graded: {', '.join(missing)}"
+    _write(ended, out, [stopped, *said])
+    print(f"lab: stopped after {len(ended)} of {len(found)}; these are in {_readable(out)}.", file=sys.stderr)
 
 
 def _readable(path: Path) -> str:

@@ -46,7 +46,7 @@ class RawNotebook:
 
 def read(path: Path) -> RawNotebook:
     """The notebook in a file. `Refused`: it is none that could be graded; nothing else is raised for what is in it."""
-    data = _bytes_of(path)
+    data = bytes_of(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -63,7 +63,7 @@ def read(path: Path) -> RawNotebook:
     return _checked(found, oddities)
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
     """The content of a regular file of no more than `MAX_BYTES`. Nothing else is opened: not a device, not a link."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):

@@ -1,4 +1,5 @@
-"""Grading written down: for spreadsheets, for CI, for people. Functions of `list[Result]`, and of nothing else.
+"""Grading written down: for spreadsheets, for CI, for people. Functions of `list[Result]`, and of what was said of
+files that were not graded; of nothing else.
 
 ::
 
@@ -22,17 +23,20 @@ from labkit.lab.grading.report import junit, pages, sheets, store
 from labkit.lab.grading.report.gradebook import Gradebook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from labkit.lab.grading.results import Result
 
 
-def files(results: Iterable[Result]) -> dict[str, str]:
-    """Every file of a report: its path within the report's folder, and its text."""
-    book = Gradebook(results)
+def files(results: Iterable[Result], said: Sequence[str] = ()) -> dict[str, str]:
+    """Every file of a report: its path within the report's folder, and its text.
+
+    `said` is what was said of files that were not graded.
+    """
+    book = Gradebook(results, said)
     return {
-        store.NAME: store.to_text(book.results),
+        store.NAME: store.to_text(book.results, said),
         "scores.csv": sheets.scores(book),
         "exercises.csv": sheets.exercises(book),
         "junit.xml": junit.to_text(book),
@@ -40,7 +44,7 @@ def files(results: Iterable[Result]) -> dict[str, str]:
     }
 
 
-def write(results: Iterable[Result], folder: Path) -> None:
+def write(results: Iterable[Result], folder: Path, said: Sequence[str] = ()) -> None:
     """Write a report into `folder`, which is made where it is missing. Pages of learners who are gone are removed.
 
     Each file is, at every moment, the old one or the new one, whole.
@@ -50,7 +54,7 @@ def write(results: Iterable[Result], folder: Path) -> None:
         OSError: it cannot be written.
     """
     store.claim(folder)
-    made = files(results)
+    made = files(results, said)
     for name, text in made.items():  # results.json first: from then on the folder is known for ours
         path = folder / name
         path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -60,7 +60,8 @@ class Summary:
 class Gradebook:
     """All results of a class, sorted by learner and lab."""
 
-    def __init__(self, results: Iterable[Result]) -> None:
+    def __init__(self, results: Iterable[Result], said: Iterable[str] = ()) -> None:
+        self.said = tuple(said)  #: of files that were handed in and not graded
         self.results = tuple(sorted(results, key=lambda one: (_by_name(one.learner), one.lab, one.file)))
         self.learners = tuple(sorted({one.learner for one in self.results}, key=_by_name))
         self.file_names = names.of(self.learners)
