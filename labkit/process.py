@@ -228,7 +228,10 @@ def _traceback(pid: int, frames: list[tuple[str, int, str]]) -> str:
         if f"{os.sep}labkit{os.sep}syscalls.py" in filename:
             continue  # the wrapper says nothing that its caller's line does not
         lines.append(f"  line {lineno} of {name}() in {os.path.basename(filename)}")
-        # A frame is what the child says: where it is not trusted no file is opened for it.
-        if (filename in linecache.cache or not untrusted) and (source := linecache.getline(filename, lineno).strip()):
+        # A frame is what the child says: where it is not trusted no file is read for it, now or before.
+        held = linecache.cache.get(filename)
+        if (not untrusted or (held and len(held) == 4 and held[1] is None)) and (
+            source := linecache.getline(filename, lineno).strip()
+        ):
             lines.append(f"    {source}")
     return "\n".join(lines)

@@ -250,6 +250,50 @@ def test_helpers_are_imported_before_anything_can_be_mounted_over_them() -> None
     assert "the name in it is `labhost`" in verdict.seen
 
 
+def test_a_forged_frame_makes_the_judge_open_nothing() -> None:
+    # To open a FIFO that nobody writes to takes for ever: the judge would be ended by the time limit.
+    forged = """
+import json
+def isolate(hostname):
+    os.mkfifo("/tmp/fifo")
+    said = json.dumps(["error", ["error", "builtins:ValueError", ["x"], {}], [["/tmp/fifo", 1, "f"]]]).encode()
+    os.write(3, len(said).to_bytes(8, "little") + said)
+    os._exit(0)
+"""
+    verdict = judged(forged)
+    assert verdict.outcome == "not yet"
+    assert "ValueError: x" in verdict.seen
+    assert "had not returned" not in verdict.seen
+
+
+def test_a_hidden_check_shows_nothing_that_it_has_drawn() -> None:
+    hidden = """
+from labkit.lab import Exercise, NotYet, Passed
+from labkit.process import spawn
+
+class Names(Exercise):
+    name = "isolate"
+    title = "Names"
+
+    def check(self, isolate):
+        name = self.draw_name("hidden")
+        try:
+            with spawn(isolate, name):
+                return Passed("", "")
+        except OSError as error:
+            error.add_note(f"It was called with {name}.")
+            raise
+"""
+    tells = "def isolate(hostname):\n    error = ValueError(hostname)\n    error.add_note(hostname)\n    raise error\n"
+    refused = "def isolate(hostname):\n    os.mkdir(f'/proc/{hostname}')\n"
+    for answer in (tells, refused):
+        own, more = grade.judge(posed.posed("05", "isolate"), HONEST + answer, Asked(hidden))
+        assert (own.outcome, more.outcome) == ("not yet", "not yet")
+        assert "hidden-" not in more.why, more
+        assert more.why  # a kind of reason, that anybody may know
+        assert "box-" in own.why or answer == refused
+
+
 def test_a_hidden_check_says_why_and_counts() -> None:
     hidden = """
 from labkit.lab import Exercise, NotYet, Passed
@@ -381,3 +425,29 @@ def test_a_hidden_check_does_not_tell_what_it_has_tried() -> None:
     own, hidden = grade.judge(posed.posed("05", "isolate"), TELLS, Asked(hidden=TRIES))
     assert (own.outcome, hidden.outcome) == ("passed", "not yet")
     assert "secret" not in hidden.why  # what is seen is for the instructor
+
+
+BODY = HONEST.strip().split("\n", 1)[1]
+AS_LEARNERS_WRITE = {
+    "timed": f"%%time{HONEST}",
+    "with a shell line": f"!ls /\n{HONEST}",
+    "with a magic": f"%matplotlib inline\n{HONEST}names = %pwd\n",
+    "with a question": f"?sethostname\n{HONEST}isolate?\n",
+    "with a shell line that is kept": f"files = !ls /\n{HONEST}for file in files: print(file)\n",
+    "with await": f"import asyncio\nawait asyncio.sleep(0)\n{HONEST}",
+    "captured": f"%%capture out\n{HONEST}",
+    "with IPython itself": f"get_ipython().run_line_magic('time', '1')\n{HONEST}",
+    "with a check": f"{HONEST}lab.isolate.check(isolate)\n",
+    "a shell line in the function": f"def isolate(hostname):\n    !ls\n{BODY}\n",
+}
+
+
+@pytest.mark.parametrize("answer", AS_LEARNERS_WRITE.values(), ids=AS_LEARNERS_WRITE)
+def test_what_ipython_understands_costs_no_points(answer: str) -> None:
+    assert judged(answer).outcome == "passed"
+
+
+def test_a_line_that_fails_is_found_below_magics() -> None:
+    verdict = judged("%%time\n!ls\ndef isolate(hostname):\n    1 / 0\n")
+    assert "line 4 (`1 / 0`)" in verdict.seen
+    assert judged("!ls\ndef isolate(:\n").seen.startswith("The cell is not Python: ")

@@ -1,5 +1,7 @@
 """Children that call functions: values, output, exceptions, signals, and that nothing of them is left."""
 
+import json
+import linecache
 import os
 import select
 import signal
@@ -9,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,3 +286,33 @@ def test_a_descriptor_of_a_process_that_is_gone_is_refused_as_such() -> None:
         syscalls.pidfd_open(pid)
     with pytest.raises(OSError, match="Invalid argument"):
         syscalls.pidfd_open(-1)
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/self/environ", "/etc/passwd"])
+def test_a_forged_frame_makes_nobody_read_a_file(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "untrusted", True)
+    (tmp_path / "file").write_text("only the judge may read this\n")
+    file = str(tmp_path / place)
+    first_line = Path(file).read_bytes().split(b"\n")[0].decode(errors="replace")
+    linecache.getline(file, 1)  # also where it has been read before, for a frame of the judge's own
+
+    def forge() -> None:
+        said = json.dumps(["error", ["error", "builtins:ValueError", ["x"], {}], [[file, 1, "f"]]]).encode()
+        os.write(3, len(said).to_bytes(8, "little") + said)
+        os._exit(0)
+
+    with pytest.raises(ValueError, match="x") as caught:
+        run_in_child(forge)
+    assert first_line not in "\n".join(caught.value.__notes__)
+    assert f"line 1 of f() in {Path(file).name}" in "\n".join(caught.value.__notes__)
+
+
+def test_the_text_that_the_judge_has_put_there_is_shown_for_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "untrusted", True)
+    text = "def f():\n    raise ValueError('of mine')\n"
+    monkeypatch.setitem(linecache.cache, "<answer>", (len(text), None, text.splitlines(keepends=True), "<answer>"))
+    cell: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(text, "<answer>", "exec"), cell)
+    with pytest.raises(ValueError, match="of mine") as caught:
+        run_in_child(cell["f"])
+    assert "raise ValueError('of mine')" in "\n".join(caught.value.__notes__)

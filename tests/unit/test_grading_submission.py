@@ -99,13 +99,73 @@ def test_of_two_cells_the_one_that_was_worked_in(tmp_path: Path) -> None:
     notebook["cells"].insert(0, second)
     found = submitted(tmp_path, notebook)
     assert found.answers == {"isolate": ANSWER}
-    assert found.notes == ("2 cells are said to answer isolate: cell 1, the first that was worked in.",)
+    assert found.notes == ("2 cells are said to answer isolate: cell 1 counts.",)
 
 
-def test_of_two_cells_that_were_worked_in_the_one_with_the_id(tmp_path: Path) -> None:
-    notebook = answered(isolate=ANSWER)
-    notebook["cells"].insert(0, {**cell_of(notebook, "isolate"), "id": "copied", "source": "isolate = print"})
-    assert submitted(tmp_path, notebook).answers == {"isolate": ANSWER}
+def in_cells(*sources: str) -> dict[str, Any]:
+    """A notebook whose cell of `isolate` was split or copied: in JupyterLab the metadata stay, the ids do not."""
+    notebook = pristine()
+    first = cell_of(notebook, "isolate")
+    at = notebook["cells"].index(first)
+    made = [{**first, "id": f"{number:08x}", "source": text} for number, text in enumerate(sources)]
+    notebook["cells"][at : at + 1] = made
+    return notebook
+
+
+STUB = next(one.stub for one in posed.all_of("05") if one.exercise.name == "isolate")
+HELPER = "def helper(name):\n    return name"
+
+
+@pytest.mark.parametrize(
+    ("cells", "answer"),
+    [
+        (["import time", ANSWER], f"import time\n\n{ANSWER}"),
+        (["# my answer", ANSWER, "# and that was it"], f"# my answer\n\n{ANSWER}\n\n# and that was it"),
+        ([HELPER, ANSWER], f"{HELPER}\n\n{ANSWER}"),
+        ([ANSWER, HELPER], f"{ANSWER}\n\n{HELPER}"),
+        ([ANSWER, STUB], ANSWER),
+        ([STUB, ANSWER], ANSWER),
+        (["isolate = None", ANSWER], ANSWER),
+        ([ANSWER, "isolate(1) == 2"], f"{ANSWER}\n\nisolate(1) == 2"),
+        ([ANSWER, "def isolate(hostname):\n    later"], "def isolate(hostname):\n    later"),
+        ([ANSWER, ""], ANSWER),
+        (["first", "second"], "first"),
+    ],
+)
+def test_a_cell_that_was_split_or_copied_counts(cells: list[str], answer: str, tmp_path: Path) -> None:
+    assert submitted(tmp_path, in_cells(*cells)).answers == {"isolate": answer}
+
+
+@pytest.mark.parametrize(
+    ("line", "noted"),
+    [
+        ("!ls", True),
+        ("%matplotlib inline", True),
+        ("%%time", True),
+        ("?os.path", True),
+        ("os.path?", True),
+        ("names = !ls", True),
+        ("x = %pwd", True),
+        ("    % name)", False),
+        ("%%needs cgroups", False),
+        ("x = 1 % 2", False),
+        ("if a != b: pass", False),
+        ('print("what?")', False),
+    ],
+)
+def test_lines_for_ipython_are_noted(line: str, noted: bool, tmp_path: Path) -> None:
+    text = f"{line}\n{ANSWER}"
+    found = submitted(tmp_path, answered(isolate=text))
+    assert found.answers == {"isolate": text}
+    assert found.notes == (
+        ("Line 1 of the answer to isolate: for IPython (!, %, ?), which grading leaves out.",) * noted
+    )
+
+
+@pytest.mark.timeout(20)
+def test_long_lines_do_not_keep_the_search_for_definitions_busy(tmp_path: Path) -> None:
+    for text in ("a" * 90_000, "a:" + " " * 90_000, "a" + " " * 90_000, "def" + " " * 90_000, "a, " * 30_000):
+        submitted(tmp_path, in_cells(text, text))
 
 
 def test_a_deleted_cell_and_one_that_is_no_code_cell(tmp_path: Path) -> None:

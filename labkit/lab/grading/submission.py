@@ -1,16 +1,20 @@
 """What is taken of a submission: the source of its exercise cells, and nothing else.
 
 An exercise cell is a code cell whose id is `exercise-NAME`, or whose metadata say `labkit.exercise: NAME`; JupyterLab
-keeps both when a cell is edited or moved. Every other cell, all outputs, tags and metadata, and every file beside the
-notebook are left where they are. The answers are text here: nothing of them is parsed, let alone run, before they are
-in a room.
+keeps both when a cell is edited or moved, and the metadata when it is copied or split. Of several cells of an exercise
+the last one that defines what is asked for counts, as it does in a notebook that is run from top to bottom, together
+with those that define something else: an import that was split off, a helper. Every other cell, all outputs, tags and
+metadata, and every file beside the notebook are left where they are. The answers are text here: nothing of them is
+parsed, let alone run, before they are in a room.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from labkit.lab.grading import notebookfile
 from labkit.lab.grading.collect import Found, find
+from labkit.lab.grading.ipythons import is_for_ipython
 from labkit.lab.grading.notebookfile import RawCell, RawNotebook, Refused
 from labkit.lab.notebooks import posed, source
 
@@ -44,15 +48,21 @@ def read(found: Found) -> Submission:
         if len(code) < len(cells):
             notes.append(f"A cell of {name} is not a code cell any more; it is not graded.")
         worked_in = [cell for cell in code if cell.source.strip() not in ("", exercise.stub.strip())]
-        if len(code) > 1:
-            which = f"cell {worked_in[0].number}, the first that was worked in" if worked_in else "none was worked in"
-            notes.append(f"{len(code)} cells are said to answer {name}: {which}.")
         if not code:
             notes.append(f"The cell of {name} is not there: not attempted.")
-        if not worked_in:
+        parts = _that_count(worked_in, exercise.arguments)
+        if len(code) > 1:
+            which = " and ".join(str(cell.number) for cell in parts)
+            said = "none was worked in" if not parts else f"cell {which} {'count' if len(parts) > 1 else 'counts'}"
+            notes.append(f"{len(code)} cells are said to answer {name}: {said}.")
+        if not parts:
             continue
-        notes += _marks(name, worked_in[0])
-        text = worked_in[0].source.replace("\r\n", "\n").replace("\r", "\n")
+        for cell in parts:
+            notes += _marks(name, cell)
+        text = "\n\n".join(cell.source.replace("\r\n", "\n").replace("\r", "\n") for cell in parts)
+        if lines := [str(number) for number, line in enumerate(text.split("\n"), 1) if is_for_ipython(line)]:
+            which = f"Line {lines[0]}" if len(lines) == 1 else f"Lines {', '.join(lines[:10])}"
+            notes.append(f"{which} of the answer to {name}: for IPython (!, %, ?), which grading leaves out.")
         kept = text.encode("utf-8", "replace").decode()  # half of a surrogate pair is "?": it could not be written down
         if kept != text:
             notes.append(f"The answer to {name} has characters that are none; each became a question mark.")
@@ -69,6 +79,27 @@ def _cells_of(name: str, notebook: RawNotebook) -> Iterator[RawCell]:
     wanted = f"exercise-{name}"
     yield from (cell for cell in notebook.cells if cell.id == wanted)
     yield from (cell for cell in notebook.cells if cell.id != wanted and cell.exercise == name)
+
+
+def _that_count(cells: Sequence[RawCell], arguments: Sequence[str]) -> list[RawCell]:
+    """Of the cells of an exercise that were worked in those that make the answer, in the notebook's order."""
+    if len(cells) < 2:
+        return list(cells)
+    asked_for = {name for argument in arguments for name in re.findall(r"[A-Za-z_]\w*", argument)}
+    ordered = sorted(cells, key=lambda cell: cell.number)
+    defining = [cell for cell in ordered if asked_for & _defined(cell.source)]
+    if not defining:
+        return [cells[0]]
+    last = defining[-1]
+    return [cell for cell in ordered if cell is last or cell not in defining]
+
+
+_DEFINES = re.compile(r"^(?:async +def|def|class) +(\w+)|^(\w+) *(?::[^=\n]*)?=(?!=)", re.MULTILINE)
+
+
+def _defined(text: str) -> set[str]:
+    """The functions, classes and variables that a cell defines, as far as its text shows: it is not parsed here."""
+    return {name for found in _DEFINES.findall(text) for name in found if name}
 
 
 def _marks(name: str, cell: RawCell) -> Sequence[str]:

@@ -6,14 +6,16 @@ stands for it. A check hands that on as if it were the function: in the child th
 judge, it is called in a child.
 """
 
+import ast
+import inspect
 import linecache
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from labkit import syscalls
 from labkit.constants import PR_SET_DUMPABLE
+from labkit.lab.grading.ipythons import Absent, python
 from labkit.lab.notebooks.posed import without_checks
 from labkit.lab.stub import is_placeholder, is_stub
 from labkit.process import run_in_child
@@ -103,14 +105,19 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 def _all(written: Written) -> list[Any]:
     if written not in _here:
-        namespace: dict[str, Any] = {"__name__": "__main__"}
+        namespace: dict[str, Any] = {"__name__": "__main__", "get_ipython": Absent}
         for number, text in enumerate(written.before):
             exec(compile(text, f"<cell {number} of the lab>", "exec"), namespace)
-        exec(compile(_python(written.answer), written.file, "exec"), namespace)
+        _execute(without_checks(python(written.answer)), written.file, namespace)
         _here[written] = [eval(argument, namespace) for argument in written.arguments]
     return _here[written]
 
 
-def _python(answer: str) -> str:
-    """The answer's Python, without a magic above it and without its own `lab....` calls; line numbers stay."""
-    return without_checks(re.sub(r"\A%%(observe|needs).*", "", answer))
+def _execute(text: str, file: str, namespace: dict[str, Any]) -> None:
+    """As IPython does: a cell may await something."""
+    code = compile(text, file, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    coroutine = eval(code, namespace)
+    if inspect.iscoroutine(coroutine):
+        import asyncio
+
+        asyncio.run(coroutine)
