@@ -21,6 +21,7 @@ import socket
 import struct
 import sys
 import traceback
+from importlib.machinery import BuiltinImporter, FrozenImporter
 
 import cloudpickle
 
@@ -78,6 +79,8 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
     if open_:
         syscalls.prctl(c.PR_SET_DUMPABLE, 1)  # where the zygote is closed to its own user: see `labkit.labhost`
     sys.path[:] = path
+    if plainly and not open_:
+        seal_imports()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environ)
@@ -97,6 +100,22 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
             )  # the function forked, and this is the copy: only the original answers
         write_message(calls, answer)
     os._exit(0)
+
+
+_importers: "list[Any] | None" = None
+
+
+def seal_imports() -> None:
+    """Have this process import nothing more from files: others, who are not trusted, may have mounted theirs there."""
+    global _importers
+    _importers = sys.meta_path[:]
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
+
+
+def open_imports() -> None:
+    """Undo `seal_imports`, where this process is about to run their code."""
+    if _importers is not None:
+        sys.meta_path[:] = _importers
 
 
 def _text_stream(fd: int) -> "TextIO":

@@ -451,3 +451,51 @@ def test_a_line_that_fails_is_found_below_magics() -> None:
     verdict = judged("%%time\n!ls\ndef isolate(hostname):\n    1 / 0\n")
     assert "line 4 (`1 / 0`)" in verdict.seen
     assert judged("!ls\ndef isolate(:\n").seen.startswith("The cell is not Python: ")
+
+
+FORGED_CODEC = """
+def isolate(hostname):
+    # Over all that may still be imported, by whatever name.
+    os.makedirs("/tmp/forged", exist_ok=True)
+    for name in {names!r}:
+        with open(f"/tmp/forged/{{name}}.py", "w") as file:
+            file.write("open('/tmp/ran', 'a').write(__name__)\\nraise ImportError")
+    mount("/tmp/forged", {folder!r}, None, MS_BIND)
+"""
+LATER = """
+import os
+from labkit.lab import Exercise, NotYet, Passed
+from labkit.process import run_in_child, spawn, spawn_closed
+
+class More(Exercise):
+    name = "isolate"
+    title = "what is imported later"
+
+    def check(self, isolate):
+        with spawn(isolate, "x"), spawn_closed(os.getpid) as helper:
+            said = helper.call(later)
+        return Passed(said, "") if said == "b'xn--bcher-kva' unknown encoding: hex" else NotYet(said, "")
+
+def later():
+    said = str("b\u00fccher".encode("idna"))
+    try:
+        import codecs
+        codecs.encode(b"x", "hex")
+    except LookupError as error:
+        said += f" {error}"
+    return said + (" ran" if os.path.exists("/tmp/ran") else "")
+"""
+
+
+def test_what_a_helper_imports_later_is_not_what_the_answer_has_put_there() -> None:
+    import encodings
+
+    names = ["idna", "hex_codec", "punycode"]
+    forged = FORGED_CODEC.format(names=names, folder=str(Path(encodings.__file__).parent))
+    own, more = grade.judge(posed.posed("05", "isolate"), forged, Asked(hidden=LATER))
+    assert own.outcome == "not yet"
+    assert more.outcome == "passed", more.seen
+
+
+def test_an_answer_may_import_what_it_likes() -> None:
+    assert judged(HONEST + "    import colorsys, wave\n    'x'.encode('utf-7')\n").outcome == "passed"

@@ -8,10 +8,21 @@ from contextlib import suppress
 from labkit import host
 from labkit.zygote import Started
 
+#: What the standard library imports only when it is needed: codecs above all, "idna" for the name of a host.
+_LATER = (
+    *(
+        f"encodings.{name}"
+        for name in ("ascii", "cp437", "idna", "latin_1", "punycode", "utf_16", "utf_32", "utf_8_sig")
+    ),
+    "stringprep",
+    "unicodedata",
+    "zoneinfo",
+)
+
 
 def into_zygote() -> None:
     """Import into the zygote what this process has imported; start the lab host if there is none."""
-    names = sorted(name for name, module in sys.modules.items() if getattr(module, "__spec__", None))
+    names = sorted({*_LATER, *(name for name, module in sys.modules.items() if getattr(module, "__spec__", None))})
     context = (host.absolute_import_path(), names)
     started = host.current().request("labkit.lab.grading.preload:start", context, [])
     started.reply.recv(1)  # its end

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from labkit import syscalls
+from labkit import child, syscalls
 from labkit.constants import PR_SET_DUMPABLE
 from labkit.lab.grading.ipythons import Absent, python
 from labkit.lab.notebooks.posed import without_checks
@@ -105,6 +105,7 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 def _all(written: Written) -> list[Any]:
     if written not in _here:
+        child.open_imports()  # nobody's helper from here on
         namespace: dict[str, Any] = {"__name__": "__main__", "get_ipython": Absent}
         for number, text in enumerate(written.before):
             exec(compile(text, f"<cell {number} of the lab>", "exec"), namespace)
