@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from labkit import paths
@@ -235,8 +236,37 @@ def test_a_file_that_is_no_notebook_is_refused_in_a_sentence(what: str, tmp_path
     path = tmp_path / "05_uts.ipynb"
     path.write_bytes(HOSTILE[what])
     found = read(Found("alice", "05", path))
-    assert found.refused.endswith(".") and found.refused.isprintable() and len(found.refused) < 250
+    assert found.refused.endswith(".") and found.refused.isprintable() and len(found.refused) < 350
     assert not found.answers
+
+
+OLD_FORMAT = {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": [{"cells": []}]}
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "no bytes": (b"", "The file is empty."),
+    "zeros, after a crash": (bytes(3000), "The file is empty."),
+    "cut": (json.dumps(pristine()).encode()[:3000], "The file is not JSON"),
+    "conflict": (b'{"cells": [\n<<<<<<< HEAD\n1\n=======\n2\n>>>>>>> theirs\n]}', "git checkout --ours FILE"),
+    "archive": (b"PK\x03\x04...", "The file is a ZIP archive"),
+    "export": (b"<!DOCTYPE html>\n<html></html>", "File, Download gives it."),
+    "saved as UTF-16": (json.dumps(pristine()).encode("utf-16"), "Save it as UTF-8 with a text editor"),
+    "old format": (json.dumps(OLD_FORMAT).encode(), "Open it in JupyterLab, save it there"),
+    "large": (json.dumps(pristine()).encode() + b" " * 10_000_000, "Clear Outputs of All Cells"),
+}
+OPENS_ALL_THE_SAME = ("format true",)
+
+
+@pytest.mark.parametrize("what", [*BROKEN, *HOSTILE])
+def test_advice_is_to_open_a_file_in_jupyterlab_only_where_that_opens_it(what: str, tmp_path: Path) -> None:
+    data, wanted = BROKEN[what] if what in BROKEN else (HOSTILE[what], "")
+    (tmp_path / "05_uts.ipynb").write_bytes(data)
+    refused = read(Found("alice", "05", tmp_path / "05_uts.ipynb")).refused
+    assert wanted in refused
+    try:  # as JupyterLab's server does
+        nbformat.reads(data.decode("utf-8"), as_version=4)  # type: ignore[no-untyped-call]
+    except Exception:
+        assert "Open it in JupyterLab" not in refused and ". In JupyterLab" not in refused
+    else:
+        assert "JupyterLab cannot open it" not in refused or what in OPENS_ALL_THE_SAME
 
 
 def test_what_is_odd_but_does_no_harm_is_read(tmp_path: Path) -> None:

@@ -16,7 +16,28 @@ from typing import Any
 MAX_BYTES = 10_000_000  #: of the file
 MAX_NESTED = 200_000  #: lists and objects in it: each costs up to a hundred times the two bytes it takes in the file
 MAX_CELLS = 2_000
-_AGAIN = "Open it in JupyterLab, save it there, and hand it in again."
+_SAVE = "Open it in JupyterLab, save it there, and hand it in again."  # only for what JupyterLab opens
+_CLEAR = "In JupyterLab, choose Edit, Clear Outputs of All Cells; save it, and hand it in again."
+_INSTEAD = (
+    "JupyterLab cannot open it either. Hand in the .ipynb file from your folder labs/; if that does not open, "
+    "the last saved copy of it, from labs/.ipynb_checkpoints/."
+)
+_DOWNLOAD = "Hand in the notebook itself: in JupyterLab, File, Download gives it."
+_UTF_16 = "The file is UTF-16 text. Save it as UTF-8 with a text editor, and hand it in again."
+#: How files of other kinds begin, and what to say of them.
+_OTHERS = (
+    (b"PK\x03\x04", "The file is a ZIP archive, or a document that is made like one. Hand in the .ipynb file itself."),
+    (b"%PDF", f"The file is a PDF. {_DOWNLOAD}"),
+    (b"<!", f"The file is a web page. {_DOWNLOAD}"),
+    (b"<html", f"The file is a web page. {_DOWNLOAD}"),
+    (b"\x1f\x8b", "The file is compressed. Unpack it, and hand in the .ipynb file that is in it."),
+    (b"\xff\xfe", _UTF_16),
+    (b"\xfe\xff", _UTF_16),
+)
+_CONFLICT = (
+    "The file has two versions in it, with git's marks of a merge conflict (<<<<<<<). Choose one of them in the folder "
+    "where you merged: git checkout --ours FILE, or --theirs; then hand it in again."
+)
 
 
 class Refused(Exception):
@@ -47,19 +68,26 @@ class RawNotebook:
 def read(path: Path) -> RawNotebook:
     """The notebook in a file. `Refused`: it is none that could be graded; nothing else is raised for what is in it."""
     data = bytes_of(path)
+    if not data.strip(b" \t\r\n\0"):
+        raise Refused(f"The file is empty. {_INSTEAD}")
+    for beginning, said in _OTHERS:
+        if data.startswith(beginning):
+            raise Refused(said)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Refused(f"The file is not UTF-8 text, as a notebook is. {_AGAIN}") from None
+        raise Refused(f"The file is not UTF-8 text, as a notebook is. {_INSTEAD}") from None
     if data.count(b"{") + data.count(b"[") > MAX_NESTED:
-        raise Refused(f"The notebook has more than {MAX_NESTED:,} lists and objects in it. Clear its outputs. {_AGAIN}")
+        raise Refused(f"The file has more than {MAX_NESTED:,} lists and objects in it. If it opens: {_CLEAR}")
     oddities: list[str] = []
     try:
         found = _parse(text, oddities)
     except RecursionError:
-        raise Refused(f"The notebook is nested too deeply. {_AGAIN}") from None
+        raise Refused(f"The file is nested too deeply. {_INSTEAD}") from None
     except ValueError as error:
-        raise Refused(f"The file is not JSON, as a notebook is ({_short(str(error))}). {_AGAIN}") from None
+        if b"\n<<<<<<< " in data:
+            raise Refused(_CONFLICT) from None
+        raise Refused(f"The file is not JSON, as a notebook is ({_short(str(error))}). {_INSTEAD}") from None
     return _checked(found, oddities)
 
 
@@ -78,15 +106,13 @@ def bytes_of(path: Path) -> bytes:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise Refused("It is not a regular file. Hand in the notebook itself.")
-        too_big = f"The notebook is bigger than {MAX_BYTES // 1_000_000} MB. Clear its outputs. {_AGAIN}"
-        if found.st_size > MAX_BYTES:
-            raise Refused(too_big)
         try:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(MAX_BYTES + 1 if found.st_size <= MAX_BYTES else 100)
         except OSError as error:
             raise Refused(f"The file cannot be read: {error.strerror}.") from None
-        if len(data) > MAX_BYTES:
-            raise Refused(too_big)
+        if max(len(data), found.st_size) > MAX_BYTES:
+            advice = _CLEAR if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else _INSTEAD
+            raise Refused(f"The notebook is bigger than {MAX_BYTES // 1_000_000} MB. {advice}")
         return data
 
 
@@ -114,10 +140,11 @@ def _parse(text: str, oddities: list[str]) -> Any:
 
 def _checked(found: Any, oddities: list[str]) -> RawNotebook:
     if not isinstance(found, dict) or not isinstance(found.get("cells"), list):
-        worksheets = isinstance(found, dict) and "worksheets" in found
-        raise Refused(f"{'A notebook of an old format' if worksheets else 'The file is not a notebook'}. {_AGAIN}")
+        if _is_of_format_3(found):
+            raise Refused(f"The notebook is of an old format. {_SAVE}")
+        raise Refused(f"The file is not a notebook. {_INSTEAD}")
     if found.get("nbformat") != 4:
-        raise Refused(f"The notebook's format is not 4, which is the one that JupyterLab writes. {_AGAIN}")
+        raise Refused(f"The notebook's format is not 4, the one that JupyterLab writes. {_INSTEAD}")
     if len(found["cells"]) > MAX_CELLS:
         raise Refused(f"The notebook has more than {MAX_CELLS:,} cells. Delete those that are not part of the lab.")
     cells = tuple(_cells(found["cells"]))
@@ -125,6 +152,16 @@ def _checked(found: Any, oddities: list[str]) -> RawNotebook:
         oddities.append(f"{left_out} {'cell is' if left_out == 1 else 'cells are'} none by the format of notebooks.")
     lab = _dict(_dict(found.get("metadata")).get("labkit")).get("lab")
     return RawNotebook(lab if isinstance(lab, str) else "", cells, tuple(oddities))
+
+
+def _is_of_format_3(found: Any) -> bool:
+    """Whether it is what JupyterLab converts to format 4 as it opens it."""
+    return (
+        isinstance(found, dict)
+        and found.get("nbformat") == 3
+        and isinstance(found.get("worksheets"), list)
+        and isinstance(found.get("metadata"), dict)
+    )
 
 
 def _cells(found: list[Any]) -> Iterator[RawCell]:
