@@ -147,3 +147,11 @@ def test_large_files_without_a_name_are_not_parsed_to_find_their_lab(
     assert people(tmp_path) == [(f"learner{number}", "05") for number in range(4)]
     assert parsed == []
     assert collect._EXERCISE.findall(b'"exercise": "join"') == [b"join"]
+
+
+def test_what_lies_in_a_learners_folder_is_that_learners_whatever_it_is_called(tmp_path: Path) -> None:
+    """The names of folders are Moodle's, and those of the files in them are the learner's to choose."""
+    stored(tmp_path / "Bob Roe_1_assignsubmission_file_", "{}")
+    stored(tmp_path / "Mallory_2_assignsubmission_file_", "{}", "Bob Roe_9_assignsubmission_file_05_uts.ipynb")
+    found = {one.learner: one.path.parent.name for one in find([tmp_path])}
+    assert found == {name: f"{name}_{id_}_assignsubmission_file_" for name, id_ in (("Bob Roe", 1), ("Mallory", 2))}

@@ -231,8 +231,10 @@ def _limited(entries: Iterator[os.DirEntry[str]], folder: Path, budget: _Budget)
 
 def _identified(file: Path, root: Path, folders: tuple[str, ...], budget: _Budget) -> Iterator[Found]:
     stem = _stem(file)
-    named = lms.read(stem) or next((found for name in reversed(folders) if (found := lms.read(name))), None)
-    own_name = named.rest or stem if named and lms.read(stem) else stem
+    # A learner chooses what lies in the folder that a course system has made, and so the names in there.
+    of_folder = next((found for name in folders if (found := lms.read(name))), None)
+    named = of_folder or lms.read(stem)
+    own_name = named.rest or stem if named and not of_folder else stem
     number, rest = _by_name(own_name)
     why = ""
     if not number:
