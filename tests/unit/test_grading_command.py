@@ -1,5 +1,7 @@
 """`./lab grade`: what it refuses, and pages made anew. tests/kernel/test_grading_command.py has it grade."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,17 @@ def test_pages_are_made_anew_from_the_results(tmp_path: Path, capsys: Output) ->
 )
 def test_the_exit_code_is_about_the_machine_and_not_about_points(of: Result, expected: bool) -> None:
     assert command.failed(of) == expected
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    """nohup ./lab grade goes on when its terminal is closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with command._terminated():
+            os.kill(os.getpid(), signal.SIGHUP)
+    except KeyboardInterrupt:
+        pytest.fail("it was stopped by a signal that it was begun to ignore")
+    else:
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

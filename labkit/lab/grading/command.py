@@ -124,7 +124,8 @@ def _terminated() -> Iterator[None]:
             worker.terminate()
         raise _Terminated(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]  # nohup(1)
+    before = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:
