@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pkgutil
 import sys
 from contextlib import suppress
 
@@ -18,16 +19,30 @@ _LATER = (
     "unicodedata",
     "zoneinfo",
 )
+_FOR_NETWORKS = ("pyroute2", "pyroute2.netlink.exceptions", "pyroute2.nftables.expressions", "pyroute2.nftables.main")
 
 
 def into_zygote() -> None:
     """Import into the zygote what this process has imported; start the lab host if there is none."""
-    names = sorted({*_LATER, *(name for name, module in sys.modules.items() if getattr(module, "__spec__", None))})
+    names = sorted(_names())
     context = (host.absolute_import_path(), names)
     started = host.current().request("labkit.lab.grading.preload:start", context, [])
     started.reply.recv(1)  # its end
     started.reply.close()
     os.close(started.pidfd)
+
+
+def _names() -> set[str]:
+    """What helpers may import, now or inside of their functions."""
+    names = {name for name, module in sys.modules.items() if getattr(module, "__spec__", None)}
+    names |= set(_LATER)
+    for package in [name for name in names if name.partition(".")[0] == "labkit" and not name.startswith("labkit.lab")]:
+        for found in pkgutil.iter_modules(getattr(sys.modules[package], "__path__", ())):
+            if not found.ispkg:
+                names.add(f"{package}.{found.name}")
+    if "labkit.network" in names:
+        names |= set(_FOR_NETWORKS)
+    return names
 
 
 def start(argument: tuple[list[str], list[str]], fds: list[int]) -> Started:
