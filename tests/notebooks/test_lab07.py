@@ -1,12 +1,16 @@
 """Lab 07: each likely mistake gets its own message, and other right ways than the course's pass."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
-from labkit import host, procfs
+from labkit import cgroups, host, procfs, rootfs
 from labkit.lab import NotYet, Passed
-from labkit.lab.notebooks.trial import attempt
+from labkit.lab.notebooks.trial import attempt, defined_in
+from labkit.process import run_in_child
+from tests.requirements import machine_cannot
 
 AS_ROOT = os.geteuid() == 0
 
@@ -37,6 +41,16 @@ def escape():
     os.chroot(".")
 """
 FURNISH = """
+def furnish(root):
+    mount("proc", in_root(root, "proc"), "proc")
+    mount("tmpfs", in_root(root, "dev"), "tmpfs", 0, "mode=755,size=64k")
+    dev = in_root(root, "dev")
+    for name in DEVICES:
+        open(f"{dev}/{name}", "w").close()
+        mount(f"/dev/{name}", f"{dev}/{name}", None, MS_BIND)
+"""
+#: As courses and runtimes have it that trust the image.
+TRUSTING = """
 def furnish(root):
     mount("proc", f"{root}/proc", "proc")
     for name in DEVICES:
@@ -180,7 +194,7 @@ def enter(root):
     ),
     "ordinary files": (
         "furnish",
-        changed(FURNISH, '        mount(f"/dev/{name}", f"{root}/dev/{name}", None, MS_BIND)\n'),
+        changed(FURNISH, '        mount(f"/dev/{name}", f"{dev}/{name}", None, MS_BIND)\n'),
         "is no device",
     ),
     "the whole /dev of the host": (
@@ -199,12 +213,12 @@ def furnish(root):
     ),
     "no /proc": (
         "furnish",
-        changed(FURNISH, '    mount("proc", f"{root}/proc", "proc")\n'),
+        changed(FURNISH, '    mount("proc", in_root(root, "proc"), "proc")\n'),
         "lists no process",
     ),
     "the host's /proc": (
         "furnish",
-        changed(FURNISH, 'mount("proc", f"{root}/proc", "proc")', 'mount("/proc", f"{root}/proc", None, MS_BIND)'),
+        changed(TRUSTING, 'mount("proc", f"{root}/proc", "proc")', 'mount("/proc", f"{root}/proc", None, MS_BIND)'),
         "outer PID namespace",
     ),
     "an absolute second part": (
@@ -222,15 +236,38 @@ def furnish(root):
             "    for name in DEVICES:\n",
             "    for name in DEVICES:\n        from labkit.constants import MS_NODEV, MS_REMOUNT\n",
         )
-        + '        mount(None, f"{root}/dev/{name}", None, MS_BIND | MS_REMOUNT | MS_NODEV)\n',
+        + '        mount(None, f"{dev}/{name}", None, MS_BIND | MS_REMOUNT | MS_NODEV)\n',
         "`nodev`",
+    ),
+    "trusts the image": ("furnish", TRUSTING, "was changed through a link of the image"),
+    "looks at the last name only": (
+        "furnish",
+        changed(
+            TRUSTING,
+            '        open(f"{root}/dev/{name}", "w").close()\n',
+            '        os.close(os.open(f"{root}/dev/{name}", os.O_CREAT | os.O_NOFOLLOW, 0o600))\n',
+        ),
+        "through a link of the image",
+    ),
+    "the mount program": (
+        "furnish",
+        """
+def furnish(root):
+    import subprocess
+    subprocess.run(["mount", "-t", "proc", "proc", f"{root}/proc"], check=True)
+    for name in DEVICES:
+        subprocess.run(["touch", f"{root}/dev/{name}"], check=True)
+        subprocess.run(["mount", "--bind", f"/dev/{name}", f"{root}/dev/{name}"], check=True)
+""",
+        "was made through a link of the image",
     ),
 }
 MKNOD = """
 def furnish(root):
-    mount("proc", f"{root}/proc", "proc")
+    mount("proc", in_root(root, "proc"), "proc")
+    dev = in_root(root, "dev")
     for name, (major, minor) in DEVICES.items():
-        os.mknod(f"{root}/dev/{name}", 0o666 | stat.S_IFCHR, os.makedev(major, minor))
+        os.mknod(f"{dev}/{name}", 0o666 | stat.S_IFCHR, os.makedev(major, minor))
 """
 MISTAKES["mknod"] = ("furnish", MKNOD, "umask took bits") if AS_ROOT else ("furnish", MKNOD, "nobody may make devices")
 
@@ -351,15 +388,27 @@ def furnish(root):
     os.mkdir(f"{root}/dev/pts")
 """,
     ),
-    "the mount program": (
+    "only what it has made itself": (
         "furnish",
         """
 def furnish(root):
-    import subprocess
-    subprocess.run(["mount", "-t", "proc", "proc", f"{root}/proc"], check=True)
-    for name in DEVICES:
-        subprocess.run(["touch", f"{root}/dev/{name}"], check=True)
-        subprocess.run(["mount", "--bind", f"/dev/{name}", f"{root}/dev/{name}"], check=True)
+    if os.path.islink(f"{root}/dev") or os.listdir(f"{root}/dev"):
+        raise OSError(errno.EEXIST, "the image has a /dev of its own")
+"""
+        + TRUSTING.partition("\n")[2].partition("\n")[2],
+    ),
+    "as a process whose root it is": (
+        "furnish",
+        """
+def furnish(root):
+    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in DEVICES}
+    os.chroot(root)
+    os.chdir("/")
+    mount("proc", "/proc", "proc")
+    mount("tmpfs", "/dev", "tmpfs")
+    for name, fd in devices.items():
+        open(f"/dev/{name}", "w").close()
+        mount(f"/proc/self/fd/{fd}", f"/dev/{name}", None, MS_BIND)
 """,
     ),
 }
@@ -375,7 +424,7 @@ def escape():
     os.chdir("/")
 """,
     )
-    RIGHT["mknod"] = ("furnish", MKNOD + '        os.chmod(f"{root}/dev/{name}", 0o666)\n')
+    RIGHT["mknod"] = ("furnish", MKNOD + '        os.chmod(f"{dev}/{name}", 0o666)\n')
 
 
 @pytest.mark.parametrize("way", RIGHT)
@@ -400,3 +449,27 @@ def test_the_worst_mistakes_do_not_reach_the_lab_host() -> None:
         attempt("07", exercise, code)
     assert host.pid() == lab_host
     assert procfs.mountinfo(lab_host) == before
+
+
+@pytest.mark.parametrize("number", ["07", "08", "09", "11"])
+def test_the_boxes_of_the_labs_furnish_the_image_and_not_what_it_links_to(number: str, tmp_path: Path) -> None:
+    """/dev leads out of the image: the box resolves it as those inside do, where the same path is a folder, too."""
+    if number == "09" and cgroups.unsupported():
+        machine_cannot("have control groups, which the box of lab 09 needs")
+    image, outside = tmp_path / "image", tmp_path / "outside"
+    shutil.copytree(rootfs.find("busybox"), image, symlinks=True)
+    outside.mkdir()
+    (outside / "null").write_text("the host's own")
+    inside = image / str(outside).lstrip("/")
+    inside.mkdir(parents=True)
+    for name in ("null", "zero"):
+        (inside / name).symlink_to(outside / "null")
+    shutil.rmtree(image / "dev")
+    (image / "dev").symlink_to(outside)
+    names = defined_in(number)
+    more = {"08": (str(tmp_path / "home"),), "09": ({},)}.get(number, ())
+    (tmp_path / "home").mkdir()
+    command = ["/bin/sh", "-c", "[ -c /dev/null ] && [ -c /dev/zero ] && [ -e /proc/self/stat ]"]
+    assert run_in_child(names["box"], command, "box-test", str(image), *more) == 0
+    assert [one.name for one in outside.iterdir()] == ["null"]
+    assert (outside / "null").read_text() == "the host's own"

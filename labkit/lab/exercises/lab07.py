@@ -8,6 +8,7 @@ from typing import Any
 from labkit import namespaces, procfs, rootfs, syscalls, temporary
 from labkit.constants import CLONE_NEWPID, MS_BIND, MS_REC
 from labkit.lab import Exercise, NotYet, Passed, Verdict, pace
+from labkit.lab.exercises import hostile
 from labkit.lab.exercises.devices import DEVICES, furnished, look_into, mknod_refused, wrong_dev, wrong_proc
 from labkit.lab.exercises.newroot import COMMANDS, FOLDERS, NOT_FOUND, chroot_and_execute, missing, size
 from labkit.lab.exercises.oldroot import (
@@ -269,49 +270,72 @@ class Furnish(Exercise):
             "such a name, or you show the host's in a second place."
         ),
         (
-            "To show it: make an empty file, then bind-mount the host's device on it. To make it: `os.mknod` with "
-            "`stat.S_IFCHR`, and `os.chmod` afterwards, since the umask takes bits away. As an ordinary user only the "
-            "first works."
+            "To show it: make an empty file, then bind-mount the host's device on it. Where, so that no name of the "
+            "image's is in the way? In a `tmpfs` of your own on `/dev`, looked up by `in_root`; and `in_root` once "
+            "more finds what is mounted there then. (`os.mknod` makes devices, where you are the real root.)"
         ),
         (
-            '`open(f"{root}/dev/{name}", "w").close()`, then `mount(f"/dev/{name}", f"{root}/dev/{name}", None, '
-            'MS_BIND)` for each name in DEVICES; and `mount("proc", f"{root}/proc", "proc")`.'
+            '`mount("proc", in_root(root, "proc"), "proc")`; `mount("tmpfs", in_root(root, "dev"), "tmpfs")`; '
+            '`dev = in_root(root, "dev")`; for each name in DEVICES `open(f"{dev}/{name}", "w").close()`, then '
+            '`mount(f"/dev/{name}", f"{dev}/{name}", None, MS_BIND)`.'
         ),
     )
     because = (
         "A bind mount works with and without real root. What is not there cannot be opened: no disk, no memory, no "
-        "keyboard of the host. Container engines make a `tmpfs` on `/dev` and put about a dozen names in it."
+        "keyboard of the host. Container engines, too, make a `tmpfs` on `/dev` and put about a dozen names in it: "
+        "whatever the image has there is covered."
     )
 
     def check(self, furnish: Callable[[str], object]) -> Verdict:
-        """Call it as PID 1 in a private mount namespace; look at what is below the root there."""
+        """Call it as PID 1 in a private mount namespace; look at what is below the root there, and around it."""
         require_procfs()
         with temporary.Folder() as above, StandIn() as town:
-            root = Path(above, self.draw_name("root"))
-            for name in ("bin", *FOLDERS):
-                Path(root, name).mkdir(parents=True)
+            verdict = self._look(town, Path(above), furnish)
+            if not isinstance(verdict, Passed):
+                return verdict
+            return self._with_strangers(town, Path(above), furnish) or verdict
+
+    def _root(self, above: Path) -> Path:
+        root = above / self.draw_name("root")
+        for name in ("bin", *FOLDERS):
+            (root / name).mkdir(parents=True)
+        return root
+
+    def _look(self, town: StandIn, above: Path, furnish: Callable[[str], object]) -> Verdict:
+        root = self._root(above)
+        with town.spawn(_prepare, str(root)) as child:
+            done: InFork = child.call(in_fork, furnish, str(root), stay=True)
+            try:
+                done.value_or_raise()
+            except PermissionError as error:
+                if mistake := mknod_refused(error):
+                    return mistake
+                raise
+            if leaked := town.leaked():
+                return NotYet(f"`{leaked[0].mount_point}` leaked to the lab host.", "Which call made it shared again?")
+            if not _is_its_pid_1(child, done.pid):
+                return NotYet("The process that ran your function is not PID 1 any more.", "It must stay there.")
+            with town.witness(done.pid) as witness:
+                found = witness.call(look_into, str(root))
+                is_procfs = mounted(witness.pid, os.path.realpath(root / "proc")) == "proc"
+                return (
+                    wrong_dev(found["dev"])
+                    or wrong_proc(found["proc"] if is_procfs else {}, done.pid)
+                    or furnished(found["dev"])
+                )
+
+    def _with_strangers(self, town: StandIn, above: Path, furnish: Callable[[str], object]) -> NotYet | None:
+        """Images that lead out: whether or not it refuses one, what is outside stays as it was."""
+        for what, make in hostile.IMAGES.items():
+            root, outside, token = self._root(above), above / self.draw_name("outside"), self.draw_name("token")
+            outside.mkdir()
+            (outside / hostile.KEPT).write_text(token)
+            make(root, outside)
             with town.spawn(_prepare, str(root)) as child:
-                done: InFork = child.call(in_fork, furnish, str(root), stay=True)
-                try:
-                    done.value_or_raise()
-                except PermissionError as error:
-                    if mistake := mknod_refused(error):
-                        return mistake
-                    raise
-                if leaked := town.leaked():
-                    return NotYet(
-                        f"`{leaked[0].mount_point}` leaked to the lab host.", "Which call made it shared again?"
-                    )
-                if not _is_its_pid_1(child, done.pid):
-                    return NotYet("The process that ran your function is not PID 1 any more.", "It must stay there.")
-                with town.witness(done.pid) as witness:
-                    found = witness.call(look_into, str(root))
-                    is_procfs = mounted(witness.pid, os.path.realpath(root / "proc")) == "proc"
-                    return (
-                        wrong_dev(found["dev"])
-                        or wrong_proc(found["proc"] if is_procfs else {}, done.pid)
-                        or furnished(found["dev"])
-                    )
+                child.call(in_fork, furnish, str(root), stay=False)
+            if mistake := hostile.touched(outside, token, what):
+                return mistake
+        return None
 
 
 def _is_its_pid_1(child: Child, pid: object) -> bool:

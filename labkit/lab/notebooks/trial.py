@@ -9,7 +9,8 @@ import re
 from typing import Any
 
 from labkit.lab.judge import judge
-from labkit.lab.notebooks.posed import Posed, posed, without_checks
+from labkit.lab.notebooks import source
+from labkit.lab.notebooks.posed import Posed, definitions, posed, without_checks
 from labkit.lab.verdict import Outcome
 
 
@@ -31,6 +32,16 @@ def defined_before(one: Posed) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for number, definition in enumerate(one.definitions_before()):
         _run(definition, f"<{one.written_in.stem} cell {number}>", namespace)
+    return namespace
+
+
+def defined_in(number: str) -> dict[str, Any]:
+    """What all of lab `number`'s cells import and define, by name, its exercises solved."""
+    md = source.path_of(number)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for place, cell in enumerate(source.read(md)):
+        if cell.kind == "code":
+            _run(definitions(cell.solved), f"<{md.stem} cell {place}>", namespace)
     return namespace
 
 
