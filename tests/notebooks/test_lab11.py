@@ -1,13 +1,15 @@
 """Lab 11: each likely mistake gets its own message, and other right ways than the course's pass."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from labkit import capabilities, host, procfs
+from labkit import bpf, capabilities, host, procfs, rootfs
 from labkit.lab import NotAttempted, NotChecked, NotYet, Passed
-from labkit.lab.exercises import filters, privilege
-from labkit.lab.notebooks.trial import attempt
+from labkit.lab.exercises import asked, filters, privilege
+from labkit.lab.notebooks.trial import attempt, defined_in
+from labkit.process import run_in_child
 from tests.requirements import machine_cannot
 
 BECOME = """
@@ -275,3 +277,37 @@ def test_the_lab_host_has_its_powers_and_its_name_afterwards() -> None:
     for exercise, code in (("become", BECOME), ("keep", KEEP), ("refuse", REFUSE)):
         assert isinstance(attempt("11", exercise, code), Passed)
     assert (capabilities.of(host.pid()), procfs.status(host.pid())["Seccomp"]) == before
+
+
+# What the lab shows
+
+
+def test_the_boxs_filter_refuses_every_way_to_namespaces_and_mounts() -> None:
+    """Asked in the kernel, by root with all powers: EPERM is the filter's, and never the kernel's own."""
+    answers = run_in_child(asked.for_namespaces_and_mounts, defined_in("11")["FILTER"])
+    assert answers.pop("clone3") == "ENOSYS"
+    assert answers == dict.fromkeys(answers, "EPERM")
+    assert len(answers) == len(asked.KINDS) + 12
+
+
+def test_what_is_asked_is_not_refused_by_the_kernel_itself() -> None:
+    """Without the filter's refusal, none of the calls gets the answer that stands for it."""
+    answers = run_in_child(asked.for_namespaces_and_mounts, bpf.assemble("ret allow"))
+    assert not {"EPERM", "ENOSYS"} & set(answers.values()), answers
+    assert answers["clone(NEWUSER)"] == answers["unshare"] == "ok"
+
+
+def test_the_box_of_the_lab_starts_programs_under_its_filter(tmp_path: Path) -> None:
+    shutil.copytree(rootfs.find("busybox"), tmp_path / "root", symlinks=True)
+    command = ["/bin/sh", "-c", "(exit 3) || [ $(echo $(echo 5)) = 5 ] && unshare -r true 2>/dev/null || exit 7"]
+    assert run_in_child(defined_in("11")["box"], command, "box", str(tmp_path / "root")) == 7
+
+
+def test_the_filter_against_folders_refuses_all_that_makes_one() -> None:
+    names = defined_in("11")
+    code = bpf.assemble(names["NO_FOLDERS"], {"mkdir": names["SYSCALLS"]["mkdirat"], **names["SYSCALLS"]})
+    answers = run_in_child(asked.for_folders, code)
+    assert {"mkdirat", "io_uring_setup"} <= set(answers)
+    assert answers == dict.fromkeys(answers, "EPERM")
+    let_through = run_in_child(asked.for_folders, bpf.assemble("ret allow"))
+    assert {let_through["mkdirat"], let_through.get("mkdir", "EFAULT")} == {"EFAULT"}
