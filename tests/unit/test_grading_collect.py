@@ -78,9 +78,10 @@ def test_an_unreadable_notebook_that_is_named_after_its_learner_has_a_row(tmp_pa
             [
                 "Lab 05_jdoe_attempt_2026-05-01-10-00-00_05_uts.ipynb",
                 "Lab 06_jdoe_attempt_2026-05-08-10-00-00_06_pid.ipynb",
-                "Lab 05_roe_attempt_2026-05-01-10-00-00_mine.ipynb",
+                "Lab 05_j_roe_attempt_2026-05-01-10-00-00_mine.ipynb",
+                "Lab 05_k_roe_attempt_2026-05-01-10-00-00_mine.ipynb",
             ],
-            [("jdoe", "05"), ("jdoe", "06"), ("roe", "05")],
+            [("j_roe", "05"), ("jdoe", "05"), ("jdoe", "06"), ("k_roe", "05")],
         ),
     ],
     ids=["Canvas", "Moodle", "Moodle, two of one name", "Blackboard"],
@@ -155,3 +156,17 @@ def test_what_lies_in_a_learners_folder_is_that_learners_whatever_it_is_called(t
     stored(tmp_path / "Mallory_2_assignsubmission_file_", "{}", "Bob Roe_9_assignsubmission_file_05_uts.ipynb")
     found = {one.learner: one.path.parent.name for one in find([tmp_path])}
     assert found == {name: f"{name}_{id_}_assignsubmission_file_" for name, id_ in (("Bob Roe", 1), ("Mallory", 2))}
+
+
+def test_nobody_hands_in_for_another_by_a_name_that_a_course_system_would_give(tmp_path: Path) -> None:
+    stored(tmp_path, pristine(), "bob_1_10_05_uts.ipynb")
+    stored(tmp_path / "mallory", pristine(), "bob_1_99999_05_uts.ipynb")
+    stored(tmp_path / "monday", pristine(), "ann_2_11_05_uts.ipynb")
+    stored(tmp_path / "monday", pristine(), "eve_3_12_05_uts.ipynb")
+    found = {one.learner: one.path.name for one in find([tmp_path])}
+    assert found == {
+        "bob_1": "bob_1_10_05_uts.ipynb",
+        "mallory/bob_1": "bob_1_99999_05_uts.ipynb",
+        "monday/ann_2": "ann_2_11_05_uts.ipynb",
+        "monday/eve_3": "eve_3_12_05_uts.ipynb",
+    }

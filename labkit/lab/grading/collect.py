@@ -245,7 +245,9 @@ def _identified(file: Path, root: Path, folders: tuple[str, ...], budget: _Budge
         number, why = _by_content(file)
         rest = own_name
     if named:
-        learner = named.who
+        # Whoever has a folder may give files in it any name: they stay that folder's.
+        above = "" if of_folder else _learner(root, folders)
+        learner = f"{above}/{named.who}" if above else named.who
     else:
         owner = _owner(root)
         learner = _learner(root, folders) or (owner if owner == YOU else rest or owner)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 _CANVAS = re.compile(r"(?P<who>[^_\W]+)(?:_LATE)?_(?P<id>\d+)_(?P<attempt>\d+)_(?P<rest>.+)", re.IGNORECASE)
 _MOODLE = re.compile(r"(?P<who>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)")
-_BLACKBOARD = re.compile(r".+?_(?P<who>[^_]+)_attempt_(?P<attempt>\d{4}(?:-\d\d){5})(?:_(?P<rest>.*))?")
+_BLACKBOARD = re.compile(r"[^_]+_(?P<who>.+)_attempt_(?P<attempt>\d{4}(?:-\d\d){5})(?:_(?P<rest>.*))?")
 
 
 @dataclass(frozen=True)
