@@ -54,6 +54,19 @@ def serve(machine):
     return found
 """,
     ),
+    "counts that are strace's": (
+        "03",
+        "count",
+        """
+import subprocess, tempfile
+def count_calls(command):
+    with tempfile.NamedTemporaryFile("r") as out:
+        argv = ["strace", "-f", "-qq", "-c", "-U", "name,calls", "-o", out.name, *command]
+        subprocess.run(argv, check=True)
+        lines = [line.split() for line in out.read().splitlines()[2:]]
+    return {name: int(calls) for name, calls in lines if name != "total" and calls.isdigit()}
+""",
+    ),
     "a clock of one's own": (
         "04",
         "uptime",

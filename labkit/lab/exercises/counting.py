@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from labkit import rootfs, temporary
+from labkit.constants import MS_BIND
 from labkit.lab import NotAttempted, NotYet, Verdict, pace
+from labkit.lab.exercises.standin import private_mounts
 from labkit.process import spawn
+from labkit.syscalls import mount
 
 #: A program that asks for its parent's PID many times itself, in a child and in a thread, and sends itself a signal.
 #: How many times it draws itself: nothing in its command line says it, and it tells the check alone (`outside.Ear`).
@@ -100,6 +103,14 @@ def wrong_number(counts: Mapping[str, int], numbers: tuple[int, int, int], signa
         said,
         "Does every stop lead to one `resume`, and is every `SYSCALL_STOP` looked at, whoever has stopped?",
     )
+
+
+def by_its_own_tracer(count: Callable[[list[str]], Any], command: list[str]) -> Any:
+    """In a child: have it count where there is no strace to ask: what lies in its place cannot be executed."""
+    if path := shutil.which("strace"):
+        private_mounts()
+        mount(os.devnull, os.path.realpath(path), None, MS_BIND)
+    return count(command)
 
 
 def not_as_strace(count: Callable[[list[str]], object]) -> NotYet | None:

@@ -13,7 +13,15 @@ import cloudpickle
 
 from labkit import temporary
 from labkit.lab import Exercise, NotYet, Passed, Verdict
-from labkit.lab.exercises.counting import ASKS, START, no_counts, not_as_strace, numbers_said, wrong_number
+from labkit.lab.exercises.counting import (
+    ASKS,
+    START,
+    by_its_own_tracer,
+    no_counts,
+    not_as_strace,
+    numbers_said,
+    wrong_number,
+)
 from labkit.lab.exercises.outside import Ear, read_regular
 from labkit.lab.exercises.refusing import MAKES, no_report, refused_too_little, report_of
 from labkit.process import run_in_child, spawn
@@ -52,7 +60,7 @@ class Count(Exercise):
         with temporary.Folder() as folder, Ear(self.draw_name("numbers")) as ear:
             marker = Path(folder, self.draw_name("marker"))
             command = [sys.executable, "-I", "-S", "-c", ASKS, str(marker), ear.name]
-            counts: Any = run_in_child(count, command)
+            counts: Any = run_in_child(by_its_own_tracer, count, command)
             if mistake := no_counts(counts):
                 return mistake
             numbers = numbers_said(ear.heard())
