@@ -56,7 +56,10 @@ def test_without_the_correction_of_signal_frames_they_are_lost(
     (tmp_path / "linux.uml").chmod(0o755)
     monkeypatch.setattr(uml, "program", lambda installed: tmp_path / "linux.uml")
     monkeypatch.setattr(trial, "_record", lambda: tmp_path / "trials.json")
-    width, checks, lost, _ = run(program)
+    for _ in range(6):  # on a busy machine few signals come at the right moment
+        width, checks, lost, _ = run(program)
+        if lost:
+            break
     if width < 64:
         machine_cannot("lose registers in a signal's frame: its processor has none beyond AVX")
     assert 0 < lost < checks

@@ -48,7 +48,7 @@ class Meter:
     def too_much_memory(self) -> bool:
         """Whether it has used more than it may, at any time so far where that is counted, else now."""
         if self._room.group:
-            return self._room.oom_killed
+            return _limit_was_hit(self._room.group.path)  # and not that of lab hosts, which the judge survives
         if self._groups:
             return "oom_kill 0" not in _read(f"{self._groups['memory']}/memory.oom_control")
         pids = list(self._last)
@@ -69,6 +69,12 @@ class Meter:
                     time.sleep(0.02)
                 else:
                     break
+
+
+def _limit_was_hit(folder: str) -> bool:
+    """Whether this very group's limit could not be kept. Labs set limits of their own further down, and hit those."""
+    events = dict(line.split() for line in _read(f"{folder}/memory.events.local").splitlines())
+    return events.get("oom", "0") != "0"
 
 
 def _v1_groups(pid: int, memory_bytes: int, pids: int) -> dict[str, str]:
