@@ -42,6 +42,8 @@ def _names() -> set[str]:
                 names.add(f"{package}.{found.name}")
     if "labkit.network" in names:
         names |= set(_FOR_NETWORKS)
+    if "labkit.lab.servers.clients" in names:
+        names.add("psycopg2")
     return names
 
 
