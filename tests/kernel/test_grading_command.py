@@ -136,7 +136,12 @@ def interrupted(tmp_path: Path, argv: Sequence[str], number: signal.Signals, cod
     """What grading says on its standard error if it is interrupted after its first submission."""
     environ = {**os.environ, "LABKIT_STATE": str(own_state(tmp_path)), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        [*GRADE, *argv], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["env", "--default-signal=HUP", *GRADE, *argv],  # these tests may run under nohup
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as running:
         assert running.stdout and running.stderr
         deadline = time.monotonic() + 120
