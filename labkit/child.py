@@ -95,9 +95,8 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
         finally:
             _flush()
         if os.getpid() != me:
-            os._exit(
-                _end_of_copy(answer, plainly)
-            )  # the function forked, and this is the copy: only the original answers
+            # The function forked, and this is the copy: only the original answers.
+            os._exit(_end_of_copy(answer, plainly))
         write_message(calls, answer)
     os._exit(0)
 

@@ -228,10 +228,12 @@ def _traceback(pid: int, frames: list[tuple[str, int, str]]) -> str:
         if f"{os.sep}labkit{os.sep}syscalls.py" in filename:
             continue  # the wrapper says nothing that its caller's line does not
         lines.append(f"  line {lineno} of {name}() in {os.path.basename(filename)}")
-        # A frame is what the child says: where it is not trusted no file is read for it, now or before.
-        held = linecache.cache.get(filename)
-        if (not untrusted or (held and len(held) == 4 and held[1] is None)) and (
-            source := linecache.getline(filename, lineno).strip()
-        ):
+        if _may_quote(filename) and (source := linecache.getline(filename, lineno).strip()):
             lines.append(f"    {source}")
     return "\n".join(lines)
+
+
+def _may_quote(filename: str) -> bool:
+    """A frame is what the child says: where it is not trusted no file is read for it, only text that was put here."""
+    held = linecache.cache.get(filename)
+    return not untrusted or (held is not None and len(held) == 4 and held[1] is None)

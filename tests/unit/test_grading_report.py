@@ -511,3 +511,12 @@ def test_results_go_through_json_and_back(tmp_path: Path) -> None:
     found: list[Any] = [*a_class(5), *everywhere("\ud800\0")]
     report.write(found, tmp_path)
     assert store.read(tmp_path) == list(Gradebook(found).results)
+
+
+def test_what_was_passed_over_is_on_the_page_and_stays_with_the_results(tmp_path: Path) -> None:
+    said = ["bob.ipynb: <script>alert(1)</script>", "3 files were looked at: 1 to grade."]
+    report.write([result("ada")], tmp_path, said)
+    page = (tmp_path / "index.html").read_text()
+    assert 'id="passed-over"' in page and "bob.ipynb: &lt;script&gt;" in page and "<script>alert" not in page
+    assert store.said(tmp_path) == said
+    assert 'id="passed-over"' not in report.files([result("ada")])["index.html"]

@@ -272,8 +272,12 @@ def _others_beside(root: Path) -> bool:
     with os.scandir(root) as entries:
         found = list(entries)
     names = {entry.name for entry in found if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")}
-    files = {entry.name for entry in found if entry.is_file(follow_symlinks=False)}
-    return not (names <= _NBGRADERS or files & {"nbgrader_config.py", "gradebook.db"})
+    return not _is_nbgraders(names, {entry.name for entry in found if entry.is_file(follow_symlinks=False)})
+
+
+def _is_nbgraders(folders: set[str], files: set[str]) -> bool:
+    """Whether a folder with these in it is nbgrader's course folder."""
+    return folders <= _NBGRADERS or bool(files & {"nbgrader_config.py", "gradebook.db"})
 
 
 def _owner(root: Path) -> str:

@@ -214,6 +214,8 @@ def _find(paths: Sequence[Path], labs: Sequence[str]) -> "tuple[list[Found], lis
         parts += [f"{len(found) - len(wanted)} of other labs"] if len(found) > len(wanted) else []
         parts += [f"{len(tally.passed_over)} notebooks passed over"] if tally.passed_over else []
         parts += [f"{len(tally.others)} that are no notebooks"] if tally.others else []
+        if lost := tally.left - len(found):
+            parts.append(f"{lost} unaccounted for, which is a fault of ours: please report it")
         said.append(f"{tally.files} files were looked at: {', '.join(parts)}.")
         if len(parts) > 1:
             print(said[-1])
