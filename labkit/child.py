@@ -29,7 +29,8 @@ from labkit import cgroup_errors, descriptors, plain, syscalls
 from labkit import constants as c
 from labkit.errors import ChildDied
 from labkit.plain import ERROR, VALUE
-from labkit.zygote import Started, plain_signals_in_child
+from labkit.starting import Started
+from labkit.zygote import plain_signals_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

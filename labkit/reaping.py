@@ -1,7 +1,7 @@
 """Ends of children that came before whoever waits for that child had asked.
 
 A process waits for all of its children at once, and one of them may belong to a start that is still under way
-(`labkit.zygote.Wait`). Its end is kept here for that start.
+(`labkit.starting.Wait`). Its end is kept here for that start.
 """
 
 import os

@@ -34,14 +34,14 @@ from labkit.container.scout import Scout
 from labkit.container.steps import Written
 from labkit.container.waiting import Waiting
 from labkit.program import CallFailed, Program
-from labkit.zygote import Started
+from labkit.starting import Started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from labkit.zygote import Starting
+    from labkit.starting import Starting
 
 _KEPT_PROGRAMS = 64
 _written: "dict[bytes, Written]" = {}

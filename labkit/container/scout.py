@@ -14,7 +14,7 @@ from labkit import constants as c
 from labkit import descriptors, messages, reaping, syscalls
 from labkit.container import steps
 from labkit.program import DiedBeforeExecve, Program, how_it_ended
-from labkit.zygote import Wait
+from labkit.starting import Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

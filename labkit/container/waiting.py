@@ -13,7 +13,7 @@ from labkit import idmap, messages, reaping, syscalls
 from labkit.container.scout import START_SECONDS
 from labkit.container.steps import Written
 from labkit.program import DiedBeforeExecve, how_it_ended
-from labkit.zygote import Started, Wait
+from labkit.starting import Started, Wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

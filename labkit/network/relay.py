@@ -25,7 +25,8 @@ import traceback
 
 from labkit import constants as c
 from labkit import syscalls
-from labkit.zygote import Started, plain_signals_in_child
+from labkit.starting import Started
+from labkit.zygote import plain_signals_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
