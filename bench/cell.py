@@ -7,7 +7,7 @@ from typing import Any, Self
 from bench.peers import Peer
 from bench.sampling import Sample, Way
 from bench.ways import LABKIT, Ways
-from labkit import paths
+from labkit.files import state_folder
 
 _CELL_SECONDS = 60
 _PREPARE = """
@@ -44,7 +44,7 @@ class Notebook:
         self._client.start_channels()
         try:
             self._client.wait_for_ready(timeout=_CELL_SECONDS)
-            self.execute(_PREPARE.format(checkout=str(paths.checkout())))
+            self.execute(_PREPARE.format(checkout=str(state_folder.checkout())))
         except BaseException:
             self.__exit__()
             raise

@@ -1,7 +1,7 @@
 """What an upper layer changes, as a list and as a tar archive: the form in which images carry their layers.
 
 In the archive the whiteout of `name` is an empty file `.wh.name`, and an opaque folder holds one called `.wh..wh..opq`;
-what these are in a layer on disk, and how it is read, says `labkit.layers`.
+what these are in a layer on disk, and how it is read, says `labkit.overlay.layer_reader`.
 
 Sources: OCI image-spec layer.md; pax(1), "pax Extended Header".
 """
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import BinaryIO, Literal, NamedTuple, Self
 
-from labkit import layers
 from labkit.errors import LabkitError
-from labkit.layers import Entry, Path
+from labkit.overlay import layer_reader
+from labkit.overlay.layer_reader import Entry, Path
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _CARRIED = ("user.", "security.capability")  # other attributes mean something on one machine only
@@ -47,14 +47,14 @@ def changes(upper: Path, lower: "Path | Sequence[Path]") -> list[Change]:
     """
     found: list[Change] = []
     with ExitStack() as stack:
-        top = stack.enter_context(layers.opened(upper))
+        top = stack.enter_context(layer_reader.opened(upper))
         below = [lower] if isinstance(lower, str | os.PathLike) else lower
-        tops = [stack.enter_context(layers.opened(one)) for one in below]
+        tops = [stack.enter_context(layer_reader.opened(one)) for one in below]
         waiting = [("", tops)]  # a folder of upper, and the lower layers of which it shows what they have there
         while waiting:
             path, showing = waiting.pop()
             with _Below(showing, path) as folders:
-                for entry in layers.entries_of(top, path):
+                for entry in layer_reader.entries_of(top, path):
                     showing, exists = folders.look_up(entry.name)
                     if entry.is_folder:
                         waiting.append((entry.path, [] if entry.opaque else showing))
@@ -76,8 +76,8 @@ class _Below:
         self._found = []  # (top of the layer, the folder in it, whether empty files may be whiteouts there)
         for top in self._tops:
             with suppress(NotADirectoryError, FileNotFoundError):
-                fd = self._stack.enter_context(layers.folder(top, self._path))
-                self._found.append((top, fd, layers.has_whiteouts_by_attribute(fd)))
+                fd = self._stack.enter_context(layer_reader.folder(top, self._path))
+                self._found.append((top, fd, layer_reader.has_whiteouts_by_attribute(fd)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,7 +88,7 @@ class _Below:
         showing: list[int] = []
         for top, fd, by_attribute in self._found:
             try:
-                entry = layers.entry_of(fd, name, by_attribute)
+                entry = layer_reader.entry_of(fd, name, by_attribute)
             except FileNotFoundError:
                 continue
             if not entry.is_folder:
@@ -107,11 +107,11 @@ def as_tar(upper: Path, to: BinaryIO) -> list[Skipped]:
     """
     skipped: list[Skipped] = []
     first_names: dict[tuple[int, int], str] = {}  # of files with several names
-    with layers.opened(upper) as top, tarfile.open(fileobj=to, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        with layers.folder(top, "") as fd:
-            if layers.is_opaque(fd):
+    with layer_reader.opened(upper) as top, tarfile.open(fileobj=to, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        with layer_reader.folder(top, "") as fd:
+            if layer_reader.is_opaque(fd):
                 tar.addfile(_mark(OPAQUE, os.fstat(fd)))
-        waiting = layers.entries_of(top, "")[::-1]
+        waiting = layer_reader.entries_of(top, "")[::-1]
         while waiting:
             entry = waiting.pop()
             if why := _not_carried(entry):
@@ -120,7 +120,7 @@ def as_tar(upper: Path, to: BinaryIO) -> list[Skipped]:
                 tar.addfile(_mark(entry.path[: -len(entry.name)] + WHITEOUT + entry.name, entry.info))
             else:
                 _add(tar, top, entry, first_names)
-                waiting += layers.entries_of(top, entry.path)[::-1] if entry.is_folder else []
+                waiting += layer_reader.entries_of(top, entry.path)[::-1] if entry.is_folder else []
     return skipped
 
 
@@ -137,7 +137,7 @@ def _add(tar: tarfile.TarFile, top: int, entry: Entry, first_names: dict[tuple[i
     info.pax_headers = {
         f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape")
         for name, value in sorted(entry.attributes.items())
-        if name.startswith(_CARRIED) and not name.startswith(layers.PREFIXES)
+        if name.startswith(_CARRIED) and not name.startswith(layer_reader.PREFIXES)
     }
     identity = (entry.info.st_dev, entry.info.st_ino)
     if not entry.is_folder and entry.info.st_nlink > 1 and identity in first_names:
@@ -153,7 +153,7 @@ def _add(tar: tarfile.TarFile, top: int, entry: Entry, first_names: dict[tuple[i
         info.devmajor, info.devminor = os.major(entry.info.st_rdev), os.minor(entry.info.st_rdev)
     else:
         info.size = entry.info.st_size
-        with layers.contents(top, entry) as file:
+        with layer_reader.contents(top, entry) as file:
             try:
                 tar.addfile(info, file)
             except OSError as error:

@@ -19,7 +19,7 @@ import os
 from errno import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOSPC, ENOSYS, ENOTDIR, EPERM, errorcode
 
 from labkit import constants as c
-from labkit import overlay_errors, privilege_errors
+from labkit.explain import overlay, privilege
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ def explain(call: str, number: int, arguments: tuple[object, ...] = ()) -> str |
     """The likely cause of `call` failing with `number` in this process, as sentences; None where none is known."""
     if number == ENOSYS:
         return f"This kernel ({os.uname().release}) has no {call}, or a seccomp filter hides it."
-    if call == "mount" and arguments[2:3] == ("overlay",) and (note := overlay_errors.cause(number, f"{arguments[4]}")):
+    if call == "mount" and arguments[2:3] == ("overlay",) and (note := overlay.cause(number, f"{arguments[4]}")):
         return note
-    cause = _CAUSES.get((call, number)) or privilege_errors.CAUSES.get((call, number))
+    cause = _CAUSES.get((call, number)) or privilege.CAUSES.get((call, number))
     return cause(arguments) if cause else None
 
 
@@ -146,7 +146,7 @@ def _mount_eperm(arguments: tuple[object, ...]) -> str:
             "Mounting a procfs takes CAP_SYS_ADMIN over the PID namespace it shows, and, in a user namespace, a /proc "
             "that nothing is mounted over (an outer container often masks parts of it)."
         )
-    return privilege_errors.no_capability("CAP_SYS_ADMIN", "Mounting")
+    return privilege.no_capability("CAP_SYS_ADMIN", "Mounting")
 
 
 def _new_filesystem_eperm(arguments: tuple[object, ...]) -> str:

@@ -38,7 +38,7 @@ class IdMap(tuple[tuple[int, int, int], ...]):
     """
 
     __slots__ = ()
-    checks_itself = True  # so it may be made of what somebody says who is not trusted: `labkit.plain`
+    checks_itself = True  # so it may be made of what somebody says who is not trusted: `labkit.process.plain`
 
     def __new__(cls, ranges: "object" = ()) -> "Self":
         """Check `ranges`, an iterable of triples."""

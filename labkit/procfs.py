@@ -4,22 +4,33 @@ Every function reads afresh; a process that is gone raises `ProcessLookupError`.
 """
 
 import os
-from typing import NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+
+    class _Fields(NamedTuple):
+        mount_id: int
+        parent_id: int
+        device: str
+        root: str
+        mount_point: str
+        options: tuple[str, ...]
+        propagation: tuple[str, ...]
+        filesystem: str
+        source: str
+        super_options: tuple[str, ...]
+
+else:  # typing is a module that the lab host's zygote does without
+    _NAMES = "mount_id parent_id device root mount_point options propagation filesystem source super_options"
+    _Fields = namedtuple("_Fields", _NAMES)
 
 
-class Mount(NamedTuple):
+class Mount(_Fields):
     """A line of /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
 
-    mount_id: int
-    parent_id: int
-    device: str
-    root: str
-    mount_point: str
-    options: tuple[str, ...]
-    propagation: tuple[str, ...]
-    filesystem: str
-    source: str
-    super_options: tuple[str, ...]
+    __slots__ = ()
 
     @property
     def is_shared(self) -> bool:

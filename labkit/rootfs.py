@@ -8,8 +8,9 @@ import os
 import struct
 
 from labkit import constants as c
-from labkit import mounts, overlay, paths
+from labkit import mounts, overlay
 from labkit.errors import Unsupported
+from labkit.files import state_folder
 from labkit.program import Program
 
 TYPE_CHECKING = False
@@ -71,7 +72,7 @@ def find(name: str) -> "Path":
     """
     from pathlib import Path  # as in `paths`
 
-    path = os.path.join(paths.state_folder(), "rootfs", name)
+    path = os.path.join(state_folder.state_folder(), "rootfs", name)
     if not os.path.isdir(os.path.join(path, "bin")):
         raise Unsupported(f"the root filesystem {name!r} has not been built", "run ./lab setup")
     return Path(path)

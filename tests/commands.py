@@ -5,17 +5,17 @@ import subprocess
 import sys
 from functools import cache
 
-from labkit import paths
-from labkit.lab import cli
+from labkit.course.commands import cli
+from labkit.files import state_folder
 
-CHECKOUT = paths.checkout()
+CHECKOUT = state_folder.checkout()
 EXPRESSION = re.compile(r"\$\{\{.*?\}\}")
 
 
 @cache
 def options_of(command: str) -> str:
     """What `./lab COMMAND --help` says."""
-    argv = [sys.executable, "-P", "-m", "labkit.lab", command, "--help"]
+    argv = [sys.executable, "-P", "-m", "labkit.course.commands", command, "--help"]
     return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True).stdout
 
 

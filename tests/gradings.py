@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from labkit.lab.grading.results import CellRun, ExerciseResult, Judged, Replay, Result
+from labkit.course.grading.results import CellRun, ExerciseResult, Judged, Replay, Result
 
 PASSED = Judged("passed", "The child is `box-7f3a` in uts:[4026532201].", "Every engine does it like this.", 1.0)
 NOT_YET = Judged("not yet", "The lab host is called `box-7f3a` too.", "Which of the two calls makes a new place?")

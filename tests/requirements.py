@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import pytest
 
+from labkit.course.experiments.servers import trees
+from labkit.course.needs import lacking
+from labkit.course.setup import debian
 from labkit.errors import Unsupported
-from labkit.lab import setup_debian
-from labkit.lab.notebooks.needs import lacking
-from labkit.lab.servers import trees
 
 MACHINE_CANNOT = "this machine cannot: "
 INSTALLED = {"guest", "lxc"}  # what of a lab's needs an installation brings, and so no machine has to do without
@@ -40,13 +40,13 @@ def need_command(command: str) -> str:
 
 def need_vagrant() -> None:
     """Skip where there is no Vagrant; not avoidable where this distribution has none."""
-    if shutil.which("vagrant") is None and not setup_debian.has_vagrant():
-        machine_cannot(f"install Vagrant, which is tested with {' '.join(setup_debian.VAGRANT_RELEASE)} on amd64")
+    if shutil.which("vagrant") is None and not debian.has_vagrant():
+        machine_cannot(f"install Vagrant, which is tested with {' '.join(debian.VAGRANT_RELEASE)} on amd64")
     need_command("vagrant")
 
 
 def need(*words: str) -> None:
-    """Skip unless this machine has what a lab may ask for: words of `labkit.lab.notebooks.needs`."""
+    """Skip unless this machine has what a lab may ask for: words of `labkit.course.needs`."""
     for word in words:
         if lack := lacking_once(word):
             if word in INSTALLED:

@@ -38,8 +38,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from labkit import container, host, paths, procfs
+from labkit import container, host, procfs
 from labkit.errors import LabkitError
+from labkit.files import state_folder
 from labkit.network import Network
 from labkit.overlay import Overlay
 from labkit.process import run_in_child
@@ -212,7 +213,7 @@ class Driver:
     """A driver, seen from the sweep."""
 
     def __init__(self, operation: str) -> None:
-        environ = {**os.environ, "PYTHONPATH": str(paths.checkout())}
+        environ = {**os.environ, "PYTHONPATH": str(state_folder.checkout())}
         argv = [sys.executable, "-P", "-m", "tests.sweep", "--drive", operation]
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ

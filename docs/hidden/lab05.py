@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 from labkit import host
 from labkit.constants import CLONE_NEWUTS
+from labkit.course.exercises.common import hostname
+from labkit.course.exercises.common.hostname import uts
 from labkit.lab import Exercise, NotYet, Passed, Verdict
-from labkit.lab.exercises import hostname
-from labkit.lab.exercises.hostname import uts
 from labkit.process import run_in_child, spawn
 from labkit.syscalls import sethostname, unshare
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from labkit.container.container import Container
-    from labkit.container.running import Completed
+    from labkit.container.process import Completed
     from labkit.overlay import Overlay
 
 # The imports are inside the functions because the zygote imports this package too, for `container.launch`, and every
@@ -73,7 +73,7 @@ def _container(
     from labkit import rootfs
     from labkit.container.config import Config
     from labkit.container.container import Container
-    from labkit.descriptors import plainly
+    from labkit.kernel.nofile import plainly
     from labkit.overlay import Overlay
 
     with plainly("starting the container"):

@@ -7,10 +7,10 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from labkit import binds
 from labkit import namespaces as kinds_of
 from labkit.errors import InvalidConfig, LabkitError
 from labkit.idmap import ID_MAX, IdMap
+from labkit.mounts import bind
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")  # all that an endpoint may be called, too
 _SYSCTL = re.compile(r"[A-Za-z0-9_*-]+([./][A-Za-z0-9_.*-]+)+")
@@ -116,7 +116,7 @@ def steps(plan: Iterable[tuple[Any, ...]], *, mapped: bool) -> None:
             continue
         try:
             _, source, target, attributes = step
-            binds.split_attributes(attributes)
+            bind.split_attributes(attributes)
         except ValueError as error:
             raise InvalidConfig(f"the bind mount {step!r} makes no sense: {error}") from None
         texts([source, target])

@@ -18,7 +18,7 @@ from labkit.overlay import checks as overlay_checks
 from labkit.seccomp.profile import Profile
 
 if TYPE_CHECKING:
-    from labkit.mounts import Step
+    from labkit.mounts.plan import Step
 
 DEFAULT_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -191,7 +191,7 @@ class Config(Process):
         return getattr(self.network, "name", "container") if self.hostname is None else self.hostname
 
     def message(self) -> dict[str, Any]:
-        """The same as plain values, for the zygote: what `labkit.container.launch.start` takes."""
+        """The same as plain values, for the zygote: what `labkit.launch.launcher.start` takes."""
         files = getattr(self.network, "files", {})
         binds = tuple(("bind", source, target, ("ro", "over_link")) for target, source in files.items())
         return self.process_message(self.root) | {

@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from labkit import cgroups, interrupts, namespaces
+from labkit import cgroups, namespaces
 from labkit import constants as c
 from labkit.cgroups import Cgroup
 from labkit.cgroups.limits import Limits
-from labkit.container import init, launch
+from labkit.container import tini
 from labkit.container.config import Config, Process
-from labkit.container.failure import most_telling, start_error
-from labkit.container.running import Running
+from labkit.container.process import Running
+from labkit.container.start_errors import most_telling, start_error
 from labkit.container.state import State
-from labkit.container.steps import EXECUTING
-from labkit.descriptors import plainly
 from labkit.errors import ChildNotStarted, LabkitError
 from labkit.idmap import IdMap
+from labkit.kernel import interrupts
+from labkit.kernel.nofile import plainly
+from labkit.launch import launcher
+from labkit.launch.steps import EXECUTING
 from labkit.overlay import Overlay
 from labkit.overlay import checks as overlay_checks
 
@@ -59,7 +61,7 @@ class Container(Running):
         self._named = contextlib.ExitStack()  # its host name is known in its network
         message = config.message()
         if config.init:
-            message["init"] = init.find()
+            message["init"] = tini.find()
         if config.terminal:
             message["console_node"] = "/dev/console"
         self.group = _group(self.id, config.limits)  #: its control group; None where the machine has none to give
@@ -76,7 +78,7 @@ class Container(Running):
                     self._upper = overlay_checks.hold(config.root.upper)
                 if not isinstance(config.network, str):
                     self._named.enter_context(config.network.host_name(config.host_name))
-                request = "labkit.container.launch:start"
+                request = "labkit.launch.launcher:start"
                 Running.__init__(self, config, request, message, descriptors, capture=capture, stdin=stdin)
         except BaseException:
             self._end()
@@ -104,7 +106,7 @@ class Container(Running):
             while chunk := os.read(status, 4096):
                 said += chunk
         if said:
-            number = most_telling(launch.errnos(said))
+            number = most_telling(launcher.errnos(said))
             self.wait()
             failed = ChildNotStarted(EXECUTING, number, os.strerror(number), [])
             raise start_error(self.config, failed) from None
@@ -133,7 +135,7 @@ class Container(Running):
         }
         with plainly("starting a process in the container"), self._born_in() as group:
             descriptors = {"container": self.pidfd} | group
-            return Running(further, "labkit.container.launch:join", message, descriptors, capture=capture, stdin=stdin)
+            return Running(further, "labkit.launch.launcher:join", message, descriptors, capture=capture, stdin=stdin)
 
     def pause(self) -> None:
         """Freeze every process of it; return when none gets the processor any more. `Unsupported`: it has no group."""

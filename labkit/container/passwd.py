@@ -8,9 +8,9 @@ import stat
 from contextlib import suppress
 
 from labkit import constants as c
-from labkit import layers, syscalls
+from labkit import syscalls
 from labkit.errors import LabkitError
-from labkit.overlay import Overlay
+from labkit.overlay import Overlay, layer_reader
 
 _BYTES_MAX = 1 << 20
 
@@ -31,7 +31,7 @@ def _passwd(root: "str | os.PathLike[str] | Overlay") -> bytes:
             return _read(root)
         uppermost = () if root.upper is None else (root.upper,)
         for layer in (*uppermost, *root.lower):
-            with layers.opened(layer) as top:
+            with layer_reader.opened(layer) as top:
                 if (found := _in_layer(top)) is not None:
                     return found
     return b""
@@ -40,24 +40,24 @@ def _passwd(root: "str | os.PathLike[str] | Overlay") -> bytes:
 def _in_layer(top: int) -> bytes | None:
     """The contents in one layer; empty where the layer says that there is none; None where layers below have a say."""
     try:
-        etc = layers.entry_of(top, "etc", layers.has_whiteouts_by_attribute(top))
+        etc = layer_reader.entry_of(top, "etc", layer_reader.has_whiteouts_by_attribute(top))
     except FileNotFoundError:
         return None
     if etc.whiteout or not etc.is_folder:
         return b""
     try:
-        with layers.folder(top, "etc") as folder:
-            file = layers.entry_of(folder, "passwd", layers.has_whiteouts_by_attribute(folder), "etc/")
+        with layer_reader.folder(top, "etc") as folder:
+            file = layer_reader.entry_of(folder, "passwd", layer_reader.has_whiteouts_by_attribute(folder), "etc/")
     except FileNotFoundError:
         return b"" if etc.opaque else None
     if file.whiteout:
         return b""
-    with layers.contents(top, file) as contents:
+    with layer_reader.contents(top, file) as contents:
         return contents.read(_BYTES_MAX)
 
 
 def _read(root: "str | os.PathLike[str]") -> bytes:
-    with layers.opened(root) as top:
+    with layer_reader.opened(root) as top:
         found = syscalls.openat2(top, "etc/passwd", os.O_PATH, resolve=c.RESOLVE_IN_ROOT | c.RESOLVE_NO_MAGICLINKS)
     try:
         if not stat.S_ISREG(os.fstat(found).st_mode):  # a device, which must not even be opened, or a FIFO

@@ -20,8 +20,8 @@ from labkit.kvm.exits import (
     PortOut,
     Shutdown,
 )
-from labkit.kvm.guest import Code, Guest, code
 from labkit.kvm.hardware import KvmMachine
+from labkit.kvm.listing import Code, Guest, code
 from labkit.kvm.machine import Machine
 from labkit.kvm.measure import exit_usec, life_usec
 from labkit.kvm.modes import machine_for, modes, unsupported

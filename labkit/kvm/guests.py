@@ -3,7 +3,7 @@
 Each is a `Guest`; `print(guest)` shows its listing. None of them knows that it is a guest.
 """
 
-from labkit.kvm.guest import Code, Guest, code
+from labkit.kvm.listing import Code, Guest, code
 
 DEBUG_PORT = 0xE9  # where emulators have a printer for programmers: a byte written to it is a character
 SERIAL_PORT = 0x3F8  # the first serial port of a PC

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 from labkit.errors import InvalidConfig
 from labkit.kvm import exits, segments
 from labkit.kvm.api import KvmRegs, KvmRun, KvmSregs
-from labkit.kvm.guest import Guest
+from labkit.kvm.listing import Guest
 
 PAGE_BYTES = 4096
 MEMORY_BYTES = 0x10000

@@ -8,9 +8,9 @@ import functools
 
 from labkit.errors import LabkitError, Unsupported
 from labkit.kvm.console import DebugPort, serve
-from labkit.kvm.guest import Guest
 from labkit.kvm.guests import TRIALS
 from labkit.kvm.hardware import KvmMachine
+from labkit.kvm.listing import Guest
 from labkit.kvm.machine import MEMORY_BYTES, SECONDS, Machine
 from labkit.kvm.software import SoftwareMachine
 

@@ -9,7 +9,7 @@ import struct
 from typing import Any
 
 from labkit.kvm.api import KvmDtable, KvmSegment, KvmSregs
-from labkit.kvm.guest import Guest
+from labkit.kvm.listing import Guest
 
 GDT, IDT, TSS = 0x500, 0x600, 0x700  # where the tables lie, below the first code
 PAGE_TABLES = 0x2000  # and three pages of page tables

@@ -1,7 +1,7 @@
 """Published ports: a server of the lab host, reached from the real machine.
 
 The lab host's network is connected to nothing outside. So the caller, who is outside, opens the listening socket, and
-hands it to a relay on the lab host (`labkit.network.relay`), which connects to the endpoint from there.
+hands it to a relay on the lab host (`labkit.network.proxy`), which connects to the endpoint from there.
 """
 
 import contextlib
@@ -13,8 +13,9 @@ from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from labkit import host, interrupts
+from labkit import host
 from labkit.errors import InvalidConfig, LabkitError
+from labkit.kernel import interrupts
 from labkit.network.addresses import checked_port
 
 LOOPBACK = "127.0.0.1"
@@ -111,7 +112,7 @@ class Relays:
                 targets = [(address, published.port) for _, published in some]
                 descriptors = [sock.fileno() for sock, _ in some]
                 with interrupts.Deferred():
-                    self._started.append(host.current().request("labkit.network.relay:start", targets, descriptors))
+                    self._started.append(host.current().request("labkit.network.proxy:start", targets, descriptors))
         finally:
             listeners.close()
 

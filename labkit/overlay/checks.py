@@ -7,7 +7,7 @@ import stat
 from labkit import constants as c
 from labkit import procfs, syscalls
 from labkit.errors import InvalidConfig
-from labkit.overlay import Overlay, escaped
+from labkit.overlay.overlay import Overlay, escaped
 
 _LEFT_IN_WORK = {"work", "index"}  # what the kernel itself leaves there, and clears the next time
 _WRITTEN_VOLATILE = ("work", "incompat", "volatile")  # the kernel's mark below it: overlayfs.rst, "Volatile mount"

@@ -15,10 +15,10 @@ The computer that stays: `computer`, `ownroot` (what is in it), `serial` (its co
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from labkit.vm.boot import MachineDied, TimedOut
     from labkit.vm.cli import main
-    from labkit.vm.command import Completed, kinds, offer, run
-    from labkit.vm.computer import Computer, Finished, end_all, start
-    from labkit.vm.machine import MachineDied, TimedOut
+    from labkit.vm.persistent import Computer, Finished, end_all, start
+    from labkit.vm.run_command import Completed, kinds, offer, run
 
 __all__ = [
     "Completed",
@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 _HOME = {
-    "main": "cli", "Completed": "command", "kinds": "command", "offer": "command", "run": "command",
-    "Computer": "computer", "Finished": "computer", "end_all": "computer", "start": "computer",
-    "MachineDied": "machine", "TimedOut": "machine",
+    "main": "cli", "Completed": "run_command", "kinds": "run_command", "offer": "run_command", "run": "run_command",
+    "Computer": "persistent", "Finished": "persistent", "end_all": "persistent", "start": "persistent",
+    "MachineDied": "boot", "TimedOut": "boot",
 }  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from types import FrameType
 from labkit.arguments import Parser
 from labkit.errors import LabkitError
 from labkit.vm import trial
-from labkit.vm.command import KINDS, kinds, run
-from labkit.vm.machine import TimedOut
+from labkit.vm.boot import TimedOut
+from labkit.vm.run_command import KINDS, kinds, run
 
 EXIT_TIMED_OUT = 124  # as timeout(1)
 EXIT_NO_MACHINE = 125  # as env(1) and docker-run(1): the command was never run

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from labkit.errors import LabkitError, Unsupported
 from labkit.vm import kernels, qemu, uml
-from labkit.vm.command import kinds
+from labkit.vm.run_command import kinds
 
 Fetch = Callable[[], object]
 

@@ -13,8 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit import paths
 from labkit.errors import LabkitError, Unsupported
+from labkit.files import state_folder
 
 # What no virtual machine of ours has a device for, two thirds of a kernel package.
 _LEFT_OUT = (
@@ -116,7 +116,7 @@ def _installed() -> Path:
 
 
 def _store(name: str) -> Path:
-    return paths.state() / "vm" / name
+    return state_folder.state() / "vm" / name
 
 
 def _linux_packages() -> list[str]:

@@ -16,10 +16,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from labkit import paths
 from labkit.errors import Unsupported
-from labkit.vm import cpio, keeper, kernels, ownroot, vmlinux
-from labkit.vm.machine import Boot, Share
+from labkit.files import state_folder
+from labkit.vm import cpio, guardian, kernels, vmlinux
+from labkit.vm import initramfs as ownroot
+from labkit.vm.boot import Boot, Share
 
 NAME = "qemu"
 CHANNEL = "vport*p1"  # in /dev: the first port of the one virtio-serial card, wherever that is plugged in
@@ -111,7 +112,7 @@ def machine(kernel: kernels.Kernel, initramfs: Path, memory_mib: int, *, kvm: bo
 def computer(
     kernel: kernels.Kernel, folder: Path, memory_mib: int, *, kvm: bool, console_fd: int, channel_fd: int
 ) -> list[str]:
-    """A computer that stays (`labkit.vm.computer`): one processor, nothing of the host's, and two serial lines.
+    """A computer that stays (`labkit.vm.persistent`): one processor, nothing of the host's, and two serial lines.
 
     All its drivers are part of the kernel, so that it needs no module. Writes its root file system to `folder`.
     """
@@ -186,7 +187,7 @@ def kvm_works(kernel: kernels.Kernel) -> bool:
         str(kernel.image),
         os.geteuid(),
     ]
-    record = paths.state() / "vm" / f"kvm-{os.geteuid()}.json"
+    record = state_folder.state() / "vm" / f"kvm-{os.geteuid()}.json"
     try:
         known = json.loads(record.read_text())
         if known["circumstances"] == circumstances:
@@ -203,10 +204,10 @@ def kvm_works(kernel: kernels.Kernel) -> bool:
 
 
 def _try_kvm(kernel: kernels.Kernel) -> bool:
-    folder = tempfile.mkdtemp(prefix=keeper.PREFIX)
+    folder = tempfile.mkdtemp(prefix=guardian.PREFIX)
     initramfs = Path(folder, "initramfs")
     write_initramfs(initramfs, kernel, None)
-    argv = keeper.command(folder, machine(kernel, initramfs, 256, kvm=True))
+    argv = guardian.command(folder, machine(kernel, initramfs, 256, kvm=True))
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           start_new_session=True) as trial:  # fmt: skip
         try:

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labkit import paths
 from labkit.errors import LabkitError, Unsupported
-from labkit.vm.machine import Kind, Machine, MachineDied, TimedOut
+from labkit.files import state_folder
+from labkit.vm.boot import Kind, Machine, MachineDied, TimedOut
 
 MEMORY_MIB = 256
 
@@ -91,7 +91,7 @@ def _processor() -> str:
 
 
 def _record() -> Path:
-    return paths.state() / "vm" / f"trials-{os.geteuid()}.json"
+    return state_folder.state() / "vm" / f"trials-{os.geteuid()}.json"
 
 
 def _remember(kind: Kind, found: Trial) -> None:

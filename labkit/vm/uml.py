@@ -2,7 +2,7 @@
 
 It needs neither root nor /dev/kvm: a guest process is a host process whose system calls the kernel program intercepts
 (ptrace(2)), and its memory is a file. Its file system type `hostfs` shows host files with the rights of the user who
-started it, who is to be kept from the guest's reach: `labkit.vm.confine` does, where this user can make namespaces. It
+started it, who is to be kept from the guest's reach: `labkit.vm.sandbox` does, where this user can make namespaces. It
 exists for amd64 (Documentation/virt/uml/user_mode_linux_howto_v2.rst).
 """
 
@@ -11,11 +11,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from labkit import paths
 from labkit.errors import Unsupported
+from labkit.files import state_folder
 from labkit.vm import kernels, xstate
-from labkit.vm.confine import Confinement
-from labkit.vm.machine import Boot, Share
+from labkit.vm.boot import Boot, Share
+from labkit.vm.sandbox import Confinement
 
 NAME = "uml"
 CHANNEL = "ttyS0"  # in /dev: `ssl0` below
@@ -70,7 +70,7 @@ def program(installed: Path) -> Path:
     """
     if not xstate.needed(Path("/proc/cpuinfo").read_text(errors="replace")):
         return installed
-    kept = paths.state() / "vm" / "linux.uml"
+    kept = state_folder.state() / "vm" / "linux.uml"
     made_from = installed.stat().st_mtime_ns
     with contextlib.suppress(OSError):
         if kept.stat().st_mtime_ns == made_from:

@@ -14,14 +14,14 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from labkit import paths
+from labkit.files import state_folder
 
 _PVH_NOTES = tuple(struct.pack("<3I4s", 4, size, 18, b"Xen") for size in (4, 8))
 
 
 def uncompressed(image: Path) -> Path:
     """A file to boot in place of `image`, made once and kept among the course's files; else `image`."""
-    kept = paths.state() / "vm" / image.name.replace("vmlinuz", "vmlinux")
+    kept = state_folder.state() / "vm" / image.name.replace("vmlinuz", "vmlinux")
     made_from = image.stat().st_mtime_ns
     with contextlib.suppress(OSError):
         if kept.stat().st_mtime_ns == made_from:

@@ -24,7 +24,7 @@ from pathlib import Path
 RECIPES = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(RECIPES.parent))
 try:
-    from labkit import tree
+    from labkit.files import manifest as tree
 except ImportError:  # the recipes alone, in a machine that is being made: the list of files is made at its first set-up
     tree = None  # type: ignore[assignment]
 

@@ -23,9 +23,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from labkit import paths, vm
-from labkit.lab import serve
-from labkit.lab.notebooks import release
+from labkit import vm
+from labkit.course.authoring import release
+from labkit.course.commands import jupyter as serve
+from labkit.files import state_folder
 
 TOY = Path(__file__).parent.parent / "notebooks" / "data"
 SECONDS_TO_START = 60
@@ -99,7 +100,7 @@ def jupyter_in_vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]
     machine = [sys.executable, "-m", "labkit.vm", "--kind", "uml", "--memory", "1536", "--cwd", str(place.folder)]
     machine += ["--writable", str(place.folder), "--writable", str(place.state.parent), "--forward", f"{port}:{port}"]
     machine += [word for name, value in environ.items() for word in ("--env", f"{name}={value}")]
-    inherited = {**os.environ, "PYTHONPATH": str(paths.checkout())}
+    inherited = {**os.environ, "PYTHONPATH": str(state_folder.checkout())}
     with _serving(place, [*machine, "--", *command, "--allow-root"], inherited, 3 * SECONDS_TO_START):
         yield place
 
@@ -107,7 +108,7 @@ def jupyter_in_vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]
 def _prepared(factory: pytest.TempPathFactory) -> tuple[Jupyter, list[str], dict[str, str]]:
     """The folders of a JupyterLab, the command that starts it, and the environment that this needs."""
     folder = factory.mktemp("labs")
-    for notebook in (paths.checkout() / "labs").glob("*.ipynb"):
+    for notebook in (state_folder.checkout() / "labs").glob("*.ipynb"):
         shutil.copy2(notebook, folder)
     for name, solved in (("toy.ipynb", True), ("untouched.ipynb", False)):
         text = release.text_of(release.build(TOY / "90_toy.md", solved=solved))
@@ -115,9 +116,9 @@ def _prepared(factory: pytest.TempPathFactory) -> tuple[Jupyter, list[str], dict
     home = factory.mktemp("home")
     state = home / "state"
     state.mkdir()
-    for name in paths.BUILT:
-        if (paths.state() / name).is_dir():
-            (state / name).symlink_to((paths.state() / name).resolve())
+    for name in state_folder.BUILT:
+        if (state_folder.state() / name).is_dir():
+            (state / name).symlink_to((state_folder.state() / name).resolve())
     settings = home / ".jupyter" / "lab" / "user-settings" / "@jupyterlab"
     for name, text in (
         ("apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}'),
@@ -130,7 +131,7 @@ def _prepared(factory: pytest.TempPathFactory) -> tuple[Jupyter, list[str], dict
     environ = {
         "HOME": str(home),
         "LABKIT_STATE": str(state),
-        "PYTHONPATH": os.pathsep.join([str(paths.checkout()), str(TOY)]),
+        "PYTHONPATH": os.pathsep.join([str(state_folder.checkout()), str(TOY)]),
         "JUPYTER_TOKEN": token,
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={folder}"]

@@ -10,7 +10,7 @@ from tests.browser.notebook_page import NotebookPage
 pytestmark = pytest.mark.timeout(300)
 
 EXPERIMENT = """
-from labkit.lab import hogs, noise
+from labkit.course.experiments import noise, stressors as hogs
 asked = noise.victim(requests=60, interval_msec=10.0)
 phases = [noise.Phase("alone"), noise.Phase("beside 8 processes that only count", (hogs.cpu(8),)), noise.Phase("after")]
 result = noise.experiment(phases, asked)
@@ -36,7 +36,7 @@ def test_the_noisy_neighbour_is_drawn(page: Page, jupyter: Jupyter, theme: str) 
 
 
 SEVERAL = """
-from labkit.lab import hogs, noise
+from labkit.course.experiments import noise, stressors as hogs
 servers = [
     noise.server(name, lambda amount=amount: sum(range(amount)), requests=50, interval_msec=10.0)
     for name, amount in (("file", 2000), ("database", 60000), ("web", 500), ("application", 30000))
@@ -75,7 +75,8 @@ def test_several_servers_are_drawn_and_kept(page: Page, jupyter: Jupyter, theme:
 
 WATCHED = """
 from labkit import cgroups
-from labkit.lab import Lab, hogs
+from labkit.course.experiments import stressors as hogs
+from labkit.course.lab import Lab
 lab = Lab("09")
 shop = cgroups.create("shop", cgroups.Limits(cpus=0.2, memory_max_bytes=16 << 20, pids_max=30))
 seen = lab.groups()
@@ -108,14 +109,14 @@ def test_the_groups_move(page: Page, jupyter_in_vm: Jupyter, theme: str) -> None
 
 BOOTED = """
 from labkit import vm
-from labkit.lab import Lab
+from labkit.course.lab import Lab
 lab = Lab("90")
 guest = vm.start(memory_mib=128, watch=lab.console)
 """
 
 
 TYPED = """
-from labkit.lab.views import figures
+from labkit.course.views import figures
 figures.show("A figure of another kind", {"one": 1.0}, unit="ns")
 guest.type("echo more$((1 + 1))\\n")
 """

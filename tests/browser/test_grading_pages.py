@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from labkit.lab.grading import report
-from labkit.lab.grading.results import CellRun, Judged, Replay
+from labkit.course.grading import report
+from labkit.course.grading.results import CellRun, Judged, Replay
 from tests.browser.conftest import picture
 from tests.gradings import a_class, exercise, result
 

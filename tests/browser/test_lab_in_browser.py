@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from labkit import paths
-from labkit.lab.notebooks import source
-from labkit.lab.notebooks.needs import lacking
+from labkit.course.needs import lacking
+from labkit.course.source import lab_source
+from labkit.files import state_folder
 from tests.browser.conftest import Jupyter, picture
 from tests.browser.notebook_page import FAILED, NotebookPage
 
 pytestmark = pytest.mark.timeout(300)
-LABS = sorted(path.name for path in (paths.checkout() / "labs").glob("[0-9][0-9]_*.ipynb"))
+LABS = sorted(path.name for path in (state_folder.checkout() / "labs").glob("[0-9][0-9]_*.ipynb"))
 
 
 def test_check_again_hint_and_solution_by_button(page: Page, jupyter: Jupyter, theme: str) -> None:
@@ -114,10 +114,10 @@ def test_lab_runs_untouched_and_answers(lab: str, page: Page, jupyter: Jupyter) 
     expect(first).to_contain_text("Not attempted")
     notebook.find(".labkit-hint").click()
     expect(first).to_contain_text("1 of ")
-    exercise = next(cell for cell in source.read(source.path_of(lab[:2])) if cell.exercise)
+    exercise = next(cell for cell in lab_source.read(lab_source.path_of(lab[:2])) if cell.exercise)
     notebook.write_cell(exercise.learner.splitlines()[0], exercise.solved)
     notebook.find(".labkit-check-again").click()
-    if lack := lacking(source.needs(source.path_of(lab[:2]))):
+    if lack := lacking(lab_source.needs(lab_source.path_of(lab[:2]))):
         expect(first).to_contain_text("Not checked", timeout=30_000)
         expect(first).to_contain_text(lack.mend)
         expect(page.locator("[role=status]:has-text('Not on this machine')").first).to_contain_text(lack.mend)

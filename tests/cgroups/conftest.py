@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from labkit import cgroups, hostgroup
+from labkit import cgroups
 from labkit.cgroups import Cgroup
 from labkit.errors import Unsupported
+from labkit.host import cgroup
 from tests.kernel.conftest import busybox as busybox  # noqa: PLC0414  (a fixture)
 from tests.kernel.conftest import held
 from tests.requirements import machine_cannot
@@ -20,7 +21,7 @@ from tests.requirements import machine_cannot
 def nothing_left() -> Iterator[None]:
     """Fail a test that leaves a group, or anything that `tests.kernel` looks for; skip it without controllers."""
     try:
-        hostgroup.find()
+        cgroup.find()
     except Unsupported as lack:
         machine_cannot(f"make control groups: {lack.what}")
     before = held(), groups()
@@ -30,7 +31,7 @@ def nothing_left() -> Iterator[None]:
 
 def groups() -> list[str]:
     """Every control group of the machine that can be seen from here."""
-    _, top = hostgroup.own_group()
+    _, top = cgroup.own_group()
     return sorted(folder for folder, _, _ in os.walk(top))
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import cgroups, host, output, procfs
+from labkit import cgroups, host, procfs
 from labkit.cgroups.limits import IoMax, Limits
 from labkit.container import run, start
 from labkit.errors import CommandNotFound, Unsupported
+from labkit.process import stdio
 
 pytestmark = pytest.mark.usefixtures("busybox")
 MIB = 1 << 20
@@ -95,7 +96,7 @@ def test_what_it_started_goes_with_it_and_so_does_its_group() -> None:
                 watch.next(0.05)
         pidfds = [os.pidfd_open(pid) for pid in container.group.processes()]
         assert len(pidfds) == 3
-    assert all(output.readable(pidfd, 10) for pidfd in pidfds)
+    assert all(stdio.readable(pidfd, 10) for pidfd in pidfds)
     for pidfd in pidfds:
         os.close(pidfd)
     assert not os.path.exists(path)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import cgroups, host, hostgroup, output, procfs
-from labkit.lab import hogs
-from labkit.process import run_in_child
+from labkit import cgroups, host, procfs
+from labkit.course.experiments import stressors
+from labkit.host import cgroup
+from labkit.process import run_in_child, stdio
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,7 +91,7 @@ def _reset_all(caller: int, keeper: int, zygote: int) -> None:
 def test_no_group_is_left_whoever_is_killed(kill: Callable[[int, int, int], None]) -> None:
     with busy() as (caller, keeper, zygote, group, pidfds):
         kill(caller, keeper, zygote)
-        assert [pidfd for pidfd in pidfds if not output.readable(pidfd, 30)] == [], "processes were left behind"
+        assert [pidfd for pidfd in pidfds if not stdio.readable(pidfd, 30)] == [], "processes were left behind"
         assert not os.path.exists(group), "its group was left behind"
 
 
@@ -101,17 +102,17 @@ def test_a_reset_removes_what_nobody_was_left_to_remove() -> None:
             os.kill(pid, signal.SIGSTOP)  # so that none sees the other end
         for pid in (zygote, keeper, guard, caller):
             os.kill(pid, signal.SIGKILL)
-        assert all(output.readable(pidfd, 30) for pidfd in pidfds[:3])
+        assert all(stdio.readable(pidfd, 30) for pidfd in pidfds[:3])
         assert os.path.isdir(group)
         host.reset_all()
         assert not os.path.exists(group)
-        assert hostgroup.left_over() == []
+        assert cgroup.left_over() == []
 
 
 def test_the_group_of_a_lab_host_that_lives_is_not_left_over() -> None:
     with busy() as (_, keeper, _, group, _):
-        assert group not in hostgroup.left_over()
-        assert hostgroup.remove_left_over() == []
+        assert group not in cgroup.left_over()
+        assert cgroup.remove_left_over() == []
         assert os.path.isdir(group)
         host.reset_all()
         assert not os.path.exists(group)
@@ -119,11 +120,11 @@ def test_the_group_of_a_lab_host_that_lives_is_not_left_over() -> None:
 
 
 def test_a_group_that_only_looks_like_one_is_left_alone() -> None:
-    place = hostgroup.find()
+    place = cgroup.find()
     folder = Path(place.folder, "labkit-box")
     folder.mkdir()
     try:
-        assert hostgroup.left_over() == []
+        assert cgroup.left_over() == []
     finally:
         folder.rmdir()
 
@@ -144,7 +145,7 @@ def test_a_lab_host_on_the_lab_host_has_its_own_below() -> None:
 def test_neighbours_that_are_frozen_have_ended_when_they_are_ended() -> None:
     for _ in range(20):
         with cgroups.create("shop") as shop:
-            neighbours = hogs.Neighbours(hogs.cpu(2), hogs.fork_bomb(6), group=shop)
+            neighbours = stressors.Neighbours(stressors.cpu(2), stressors.fork_bomb(6), group=shop)
             shop.freeze()
             neighbours.end()
             assert not shop.populated

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import cgroups, host, output, procfs
+from labkit import cgroups, host, procfs
 from labkit.cgroups import Cgroup, Limits
 from labkit.errors import ChildDied, InvalidConfig
-from labkit.process import Child, run_in_child, spawn
+from labkit.process import Child, run_in_child, spawn, stdio
 
 
 def group_of(pid: int) -> str:
@@ -141,7 +141,7 @@ def test_killing_is_complete_frozen_or_not(group: Cgroup) -> None:
         group.freeze()
         group.kill()
         assert not group.populated
-        assert all(output.readable(pidfd, 10) for pidfd in pidfds)
+        assert all(stdio.readable(pidfd, 10) for pidfd in pidfds)
         for pidfd in pidfds:
             os.close(pidfd)
         assert child.wait() == 128 + signal.SIGKILL

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import labkit
 from labkit import constants as c
-from labkit import hostgroup, syscalls
+from labkit import syscalls
 from labkit.errors import Unsupported
+from labkit.host import cgroup
 from labkit.process import run_in_child
 from tests.requirements import need_root
 
@@ -21,20 +22,20 @@ def in_a_container(name: str) -> None:
     Path(f"{ROOT}/{name}/cgroup.procs").write_text(str(os.getpid()))
     syscalls.unshare(c.CLONE_NEWCGROUP | c.CLONE_NEWNS)
     syscalls.mount(None, "/", None, c.MS_REC | c.MS_PRIVATE)
-    hostgroup.mount_own_root()
+    cgroup.mount_own_root()
 
 
 def what_is_lacking() -> tuple[str, str]:
     try:
-        hostgroup.find()
+        cgroup.find()
     except Unsupported as lack:
         return lack.what, lack.mend
     return "", ""
 
 
 def test_a_place_is_above_or_where_one_is() -> None:
-    place = hostgroup.find()
-    assert place.own == hostgroup.own_group()[0]
+    place = cgroup.find()
+    assert place.own == cgroup.own_group()[0]
     assert f"{place.own}/".startswith(f"{place.folder}/")
     assert {"cpu", "memory", "pids"} <= set(place.controllers)
 
@@ -45,7 +46,7 @@ def test_a_group_that_holds_processes_is_no_place_until_they_are_moved() -> None
         lack = what_is_lacking()
         command = lack[1].partition(": ")[2].partition("; or use")[0]
         subprocess.run(["sh", "-c", command], cwd="/")  # that of its own processes that has ended cannot be moved
-        return lack, hostgroup.find().folder, run_in_child(lambda: Path("/proc/self/cgroup").read_text())
+        return lack, cgroup.find().folder, run_in_child(lambda: Path("/proc/self/cgroup").read_text())
 
     lack, folder, inside = run_in_child(container)
     assert "holds processes itself" in lack[0]

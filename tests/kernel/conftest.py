@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from labkit import host, procfs, rootfs
+from labkit.course.grading import sandbox
 from labkit.errors import Unsupported
-from labkit.lab.grading import room
 from tests.requirements import machine_cannot
 
 
@@ -68,7 +68,7 @@ def busybox() -> Path:
 @pytest.fixture
 def rooms() -> Iterator[None]:
     """Rooms for grading can be made here, and none outlives its test."""
-    if lack := room.unsupported():
+    if lack := sandbox.unsupported():
         machine_cannot(lack.what)
     before = set(procfs.descendants(host.pid()))
     yield

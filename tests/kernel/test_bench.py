@@ -11,9 +11,9 @@ import pytest
 
 from bench import floor, peers
 from bench.ways import privately
-from labkit import mounts as mounts_module
 from labkit import procfs
 from labkit.container import run
+from labkit.mounts import plan as mounts_module
 from tests.requirements import need_command, need_root
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import host, namespaces, procfs, rootfs, syscalls, tree
+from labkit import namespaces, procfs, rootfs, syscalls
 from labkit.container import checks, run, start
 from labkit.errors import CommandNotFound, CommandNotRunnable, InvalidConfig, StartError, Unsupported
-from labkit.output import readable
+from labkit.files import manifest
+from labkit.host import lab_host
 from labkit.process import run_in_child
+from labkit.process.stdio import readable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +48,7 @@ def test_killed_by_a_signal(busybox: Path) -> None:
 
 def test_six_namespaces_are_new_and_it_is_process_1(busybox: Path) -> None:
     with start(["sleep", "1000"]) as container:
-        inside, outside = namespaces.of(container.pid), host.namespaces()
+        inside, outside = namespaces.of(container.pid), lab_host.namespaces()
         different = {kind for kind in inside if inside[kind] != outside[kind]}
         assert different == {"mnt", "uts", "ipc", "pid", "net", "cgroup"}
         assert procfs.nspid(container.pid) == [container.pid, 1]
@@ -64,12 +66,12 @@ def test_it_sees_its_own_processes_and_nothing_of_the_machine(busybox: Path) -> 
 
 def test_what_one_does_to_its_root_no_other_sees(busybox: Path) -> None:
     """The default root is one image for all: each container has a view of its own."""
-    assert tree.changes(busybox) == []
+    assert manifest.changes(busybox) == []
     mapped = {"uid_mappings": [(0, 0, 1)], "gid_mappings": [(0, 0, 1)]}
     for config in ({}, mapped):
         assert sh("rm -rf /bin /etc /b1; echo gone > /b1; echo $(echo /*)", **config).split()[0] == "/b1"
         assert sh("test ! -e /b1; cat /etc/passwd", **config).startswith("root:")
-    assert tree.changes(busybox) == []
+    assert manifest.changes(busybox) == []
 
 
 def test_the_old_root_is_gone(busybox: Path) -> None:
@@ -184,7 +186,7 @@ def test_no_root_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nonsense_starts_nothing() -> None:
     with pytest.raises(InvalidConfig):
         run([], root="/usr")
-    assert host._current is None
+    assert lab_host._current is None
 
 
 def test_time_limit(busybox: Path) -> None:
@@ -244,7 +246,7 @@ def _copy(busybox: Path, root: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_thousand_runs_leave_nothing(busybox: Path, count: int) -> None:
     def held() -> tuple[int, int, int]:
-        zygote = host.pid()
+        zygote = lab_host.pid()
         return (
             len(os.listdir(f"/proc/{zygote}/fd")),
             len(os.listdir("/proc/self/fd")),
@@ -252,12 +254,12 @@ def test_a_thousand_runs_leave_nothing(busybox: Path, count: int) -> None:
         )
 
     run(["true"])
-    before, mounts = held(), len(procfs.mountinfo(host.pid()))
+    before, mounts = held(), len(procfs.mountinfo(lab_host.pid()))
     for _ in range(count):
         assert run(["true"]).exit_code == 0
     # A moment after an answer it may still hold what belongs to that one child, never to a thousand.
     assert all(now <= then + 5 for now, then in zip(held(), before, strict=True))
-    assert len(procfs.mountinfo(host.pid())) == mounts
+    assert len(procfs.mountinfo(lab_host.pid())) == mounts
 
 
 def test_many_at_once(busybox: Path) -> None:
@@ -275,7 +277,7 @@ def test_many_at_once(busybox: Path) -> None:
 def test_killed_in_the_middle_of_starting_nothing_is_left(busybox: Path, victim: str) -> None:
     """A process starts containers without end, two at a time; somebody is killed at another moment each round."""
     program = (
-        "import threading\nfrom labkit import host\nfrom labkit.container import run\nhost.current()\n"
+        "import threading\nfrom labkit.host import lab_host as host\nfrom labkit.container import run\nhost.current()\n"
         "def loop():\n    while True: run(['sh', '-c', 'sleep 1000 & sleep 0.01'])\n"
         "threads = [threading.Thread(target=loop) for _ in range(2)]\n"
         "print(host.current().keeper_pid, host.pid(), flush=True)\n"
@@ -303,7 +305,7 @@ def test_killed_in_the_middle_of_starting_nothing_is_left(busybox: Path, victim:
                 assert left == []
             finally:
                 caller.kill()
-        assert [pid for pid in host.running() if pid == keeper] == []
+        assert [pid for pid in lab_host.running() if pid == keeper] == []
 
 
 def _pidfds(pids: list[int]) -> dict[int, int]:

@@ -17,8 +17,8 @@ from labkit.container.container import Container
 from labkit.container.state import State
 from labkit.errors import CommandNotFound, LabkitError, StartError, Unsupported
 from labkit.network import Network
-from labkit.output import readable
 from labkit.process import run_in_child
+from labkit.process.stdio import readable
 from tests.requirements import machine_cannot, need_command, need_root
 
 AS_ROOT = os.geteuid() == 0

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from labkit import changeset, host, namespaces, overlay, procfs
+from labkit import changeset, namespaces, procfs
 from labkit.changeset import Change
 from labkit.container import run, start
 from labkit.errors import InvalidConfig, LabkitError, StartError
-from labkit.output import readable
-from labkit.overlay import Overlay
+from labkit.host import lab_host
+from labkit.overlay import Overlay, overlay
 from labkit.process import run_in_child
+from labkit.process.stdio import readable
 from tests.requirements import machine_cannot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,15 +63,15 @@ def test_ten_from_one_image(image: Path) -> None:
 
 def test_no_mount_is_seen_outside_or_left(image: Path) -> None:
     run(["true"], root=Overlay.scratch(image))
-    before = procfs.mountinfo(host.pid())
+    before = procfs.mountinfo(lab_host.pid())
     with start(["sleep", "1000"], root=Overlay.scratch(image)) as one:
-        assert procfs.mountinfo(host.pid()) == before
+        assert procfs.mountinfo(lab_host.pid()) == before
         inside = {mount.filesystem for mount in procfs.mountinfo(one.pid)}
         assert {"overlay", "proc", "sysfs"} <= inside
         points = [mount.mount_point for mount in procfs.mountinfo(one.pid)]
         assert len([point for point in points if point == "/"]) == 1
         assert not any(str(image) in point for point in points), "the place that was covered for a moment still is"
-    assert procfs.mountinfo(host.pid()) == before
+    assert procfs.mountinfo(lab_host.pid()) == before
 
 
 def test_an_upper_layer_is_kept_and_told(image: Path, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_refusals(image: Path, tmp_path: Path) -> None:
             run(["true"], root=root)
     with pytest.raises(InvalidConfig, match="keeps its changes of an overlay in memory"):
         run(["true"], root=Overlay([image]), uid_mappings=[(0, 0, 1)], gid_mappings=[(0, 0, 1)])
-    assert host._current is None, "something was started"
+    assert lab_host._current is None, "something was started"
 
 
 def test_a_refusal_of_the_kernel_is_a_sentence(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from labkit import paths
 from labkit.container import create, run, start
 from labkit.errors import InvalidConfig, LabkitError
+from labkit.files import state_folder
 from labkit.network import Network
 from labkit.overlay import Overlay
 from tests.kernel.test_container_config import AS_ROOT, MAPPED, sh
@@ -230,7 +230,7 @@ def test_64_descriptors_are_enough_and_fewer_are_explained(busybox: Path) -> Non
     for limit, said in ((64, "64\nthere\n"), (24, "nearly all of the 24 descriptors")):
         done = subprocess.run(
             [sys.executable, "-P", "-c", WITH_FEW, str(limit)],
-            env={**os.environ, "PYTHONPATH": str(paths.checkout()), "LABKIT_STATE": str(busybox.parents[1])},
+            env={**os.environ, "PYTHONPATH": str(state_folder.checkout()), "LABKIT_STATE": str(busybox.parents[1])},
             capture_output=True,
             text=True,
             timeout=120,

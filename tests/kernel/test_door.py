@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths
+from labkit.files import state_folder
 from tests.requirements import need_root
 
-CHECKOUT = paths.checkout()
+CHECKOUT = state_folder.checkout()
 LAB = str(CHECKOUT / "lab")
 
 
@@ -33,7 +33,7 @@ def environ(busybox: Path, tmp_path: Path) -> dict[str, str]:
     """A state and a home of its own, with what is built already."""
     for name in ("state", "home"):
         (tmp_path / name).mkdir()
-    for name in paths.BUILT:
+    for name in state_folder.BUILT:
         (tmp_path / "state" / name).symlink_to(busybox.parents[1] / name)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "LABKIT"))}
     return kept | {"LABKIT_STATE": str(tmp_path / "state"), "HOME": str(tmp_path / "home")}
@@ -102,7 +102,14 @@ def test_where_little_is_there_no_traceback(how: str, code: int, told: str, envi
 
 
 def serve(environ: dict[str, str], *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-I", str(CHECKOUT / "labkit/lab/serve.py"), "--no-browser", "--no-vm", *words]
+    command = [
+        sys.executable,
+        "-I",
+        str(CHECKOUT / "labkit/course/commands/jupyter.py"),
+        "--no-browser",
+        "--no-vm",
+        *words,
+    ]
     pipe = subprocess.PIPE
     return subprocess.Popen(
         command, env=environ, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, text=True
@@ -158,7 +165,7 @@ def test_a_checkout_that_cannot_be_written_to_says_so_first(environ: dict[str, s
     need_root()
     shutil.copytree(CHECKOUT / "labkit", tmp_path / "course/labkit", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "course/labs").mkdir()
-    command = [sys.executable, "-B", "-I", str(tmp_path / "course/labkit/lab/serve.py"), "--no-browser"]
+    command = [sys.executable, "-B", "-I", str(tmp_path / "course/labkit/course/commands/jupyter.py"), "--no-browser"]
     readonly = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0"; mount -o remount,bind,ro "$0"; exec "$@"']
     text = said([*readonly, str(tmp_path / "course"), *command], environ, 1)
     assert "cannot be written to" in text and "cp -r" in text

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import container, host, output, paths, procfs
+from labkit import container, host, procfs
 from labkit.errors import ChildDied, LabkitError, StartError
+from labkit.files import state_folder
 from labkit.network import Network
-from labkit.process import run_in_child, spawn
+from labkit.process import run_in_child, spawn, stdio
 from labkit.program import Program
 from tests.kernel.conftest import descriptors
 
@@ -49,7 +50,7 @@ def test_the_cell_can_be_run_again_at_once() -> None:
         before = host.pid()
         ended = ends(before)
         os.kill(before, signal.SIGKILL)
-        assert output.readable(ended, 10)  # until then it may still take a request, and not live to answer it
+        assert stdio.readable(ended, 10)  # until then it may still take a request, and not live to answer it
         os.close(ended)
         assert run_in_child(os.getppid) == host.pid() != before
 
@@ -77,7 +78,7 @@ def test_a_stopped_host_can_be_reset(which: str) -> None:
         watched = [ends(pid) for pid in (*pids.values(), child.pid)]
         with stopped(*(pid for name, pid in pids.items() if which in (name, "both"))):
             host.reset()
-            assert [fd for fd in watched if not output.readable(fd, 10)] == []
+            assert [fd for fd in watched if not stdio.readable(fd, 10)] == []
         for fd in watched:
             os.close(fd)
 
@@ -95,7 +96,7 @@ sys.stdin.read()
 
 def test_a_port_is_closed_though_all_its_guards_were_killed_at_once() -> None:
     argv = [sys.executable, "-c", PUBLISHES]
-    environ = {**os.environ, "PYTHONPATH": str(paths.checkout())}
+    environ = {**os.environ, "PYTHONPATH": str(state_folder.checkout())}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True) as caller:
         assert caller.stdout
         keeper, zygote, relay, port = map(int, caller.stdout.readline().split())
@@ -103,7 +104,7 @@ def test_a_port_is_closed_though_all_its_guards_were_killed_at_once() -> None:
         os.kill(keeper, signal.SIGSTOP)  # so that neither guard sees the other end
         for pid in (caller.pid, zygote, keeper):
             os.kill(pid, signal.SIGKILL)
-        assert output.readable(watched, 10)
+        assert stdio.readable(watched, 10)
         os.close(watched)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
@@ -135,7 +136,7 @@ sys.stdin.read()
 )  # fmt: skip
 def test_whoever_is_killed_nothing_stays(killed: tuple[str, ...], busybox: Path) -> None:
     """Neither what shares the machine's PIDs, nor grandchildren that lead sessions of their own."""
-    environ = {**os.environ, "PYTHONPATH": str(paths.checkout()), "LABKIT_STATE": str(busybox.parents[1])}
+    environ = {**os.environ, "PYTHONPATH": str(state_folder.checkout()), "LABKIT_STATE": str(busybox.parents[1])}
     argv = [sys.executable, "-P", "-c", LEAVES]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True) as caller:
         assert caller.stdout
@@ -152,7 +153,7 @@ def test_whoever_is_killed_nothing_stays(killed: tuple[str, ...], busybox: Path)
             for name in killed:
                 with contextlib.suppress(ProcessLookupError):  # another one of them has seen to it
                     os.kill(pids[name], signal.SIGKILL)
-        assert [fd for fd in watched if not output.readable(fd, 10)] == []
+        assert [fd for fd in watched if not stdio.readable(fd, 10)] == []
         for fd in watched:
             os.close(fd)
         caller.kill()
@@ -288,7 +289,7 @@ print(came, {fd: what for fd, what in descriptors().items() if before.get(fd) !=
 
 @pytest.mark.parametrize("how", ["run", "created", "terminal", "function"])
 def test_interrupts_at_any_moment_leave_nothing_open(how: str, busybox: Path) -> None:
-    environ = {**os.environ, "PYTHONPATH": str(paths.checkout()), "LABKIT_STATE": str(busybox.parents[1])}
+    environ = {**os.environ, "PYTHONPATH": str(state_folder.checkout()), "LABKIT_STATE": str(busybox.parents[1])}
     argv = [sys.executable, "-c", INTERRUPTED, how]
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=200)
     came, _, left = done.stdout.partition(" ")
@@ -325,7 +326,7 @@ except LabkitError as error:
 """
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] > limit
     argv = [sys.executable, "-c", program, str(limit)]
-    environ = {**os.environ, "PYTHONPATH": str(paths.checkout())}
+    environ = {**os.environ, "PYTHONPATH": str(state_folder.checkout())}
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith(("ran", "LabkitError")), done.stdout + done.stderr
     assert "Traceback" not in done.stderr

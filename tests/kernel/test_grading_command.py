@@ -13,19 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths
-from labkit.lab.grading import room
-from labkit.lab.grading.report import store
-from labkit.lab.notebooks import release, source
+from labkit.course.authoring import release
+from labkit.course.grading import sandbox
+from labkit.course.grading.report import store
+from labkit.course.source import lab_source
+from labkit.files import state_folder
 from tests.requirements import machine_cannot
 
 pytestmark = pytest.mark.timeout(600)
-GRADE = [sys.executable, "-P", "-m", "labkit.lab", "grade"]
+GRADE = [sys.executable, "-P", "-m", "labkit.course.commands", "grade"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def rooms() -> None:
-    if lack := room.unsupported():
+    if lack := sandbox.unsupported():
         machine_cannot(str(lack))
 
 
@@ -34,8 +35,8 @@ def handed_in(tmp_path: Path) -> Path:
     """A class of three: all solved, nothing done, and something that is no notebook."""
     folder = tmp_path / "handed-in"
     for learner, text in (
-        ("ada", release.text_of(release.build(source.path_of("05"), solved=True))),
-        ("bob", release.text_of(release.build(source.path_of("05"), solved=False))),
+        ("ada", release.text_of(release.build(lab_source.path_of("05"), solved=True))),
+        ("bob", release.text_of(release.build(lab_source.path_of("05"), solved=False))),
         ("=cy", "no notebook"),
     ):
         (folder / learner).mkdir(parents=True)
@@ -54,7 +55,7 @@ def own_state(tmp_path: Path) -> Path:
     state = tmp_path / "state"
     if not state.is_dir():
         state.mkdir()
-        (state / "rootfs").symlink_to((paths.state() / "rootfs").resolve())
+        (state / "rootfs").symlink_to((state_folder.state() / "rootfs").resolve())
     return state
 
 
@@ -94,7 +95,7 @@ def test_ones_own_notebook_is_explained_in_full(tmp_path: Path, handed_in: Path)
 
 
 def test_the_hidden_check_of_the_instructors_page_does_what_it_says(tmp_path: Path, handed_in: Path) -> None:
-    page = (paths.checkout() / "docs" / "instructor.md").read_text(encoding="utf-8")
+    page = (state_folder.checkout() / "docs" / "instructor.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "lab05.py").write_text(example, encoding="utf-8")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from labkit.course import exercise_spec
+from labkit.course.grading import cli, grade, sandbox
+from labkit.course.grading.grade import Asked
+from labkit.course.grading.report import sheets
+from labkit.course.grading.report.gradebook import Gradebook
+from labkit.course.grading.results import ExerciseResult, Judged, Result
 from labkit.errors import LabkitError
-from labkit.lab.grading import command, grade, room
-from labkit.lab.grading.grade import Asked
-from labkit.lab.grading.report import sheets
-from labkit.lab.grading.report.gradebook import Gradebook
-from labkit.lab.grading.results import ExerciseResult, Judged, Result
-from labkit.lab.notebooks import posed
 
 pytestmark = pytest.mark.usefixtures("rooms")
 
@@ -30,12 +30,12 @@ def isolate(hostname):
 def judged(
     answer: str, exercise: str = "isolate", lab: str = "05", seed: str = "seed", seconds: float = 120.0
 ) -> Judged:
-    return grade.judge(posed.posed(lab, exercise), answer, Asked(seed=seed, seconds=seconds))[0]
+    return grade.judge(exercise_spec.posed(lab, exercise), answer, Asked(seed=seed, seconds=seconds))[0]
 
 
 def test_an_honest_answer_passes_and_a_stub_was_not_attempted() -> None:
     assert judged(HONEST).outcome == "passed"
-    assert judged(posed.posed("05", "isolate").stub).outcome == "not attempted"
+    assert judged(exercise_spec.posed("05", "isolate").stub).outcome == "not attempted"
     assert judged("isolate = None").outcome == "not attempted"
 
 
@@ -64,25 +64,26 @@ def isolate(hostname):
         except OSError: pass
 """,
     "a patched check": """
-import labkit.lab.exercises.lab05 as lab05, labkit.lab.judge, labkit.lab.verdict as verdict
+import labkit.course.exercises.lab05.exercises as lab05, labkit.course.framework.judge
+import labkit.course.framework.outcomes as verdict
 lab05.Isolate.check = lambda self, isolate: verdict.Passed("", "")
-labkit.lab.judge.judge = lambda *a: verdict.Passed("", "")
+labkit.course.framework.judge.judge = lambda *a: verdict.Passed("", "")
 def isolate(hostname): return 1
 """,
     "patched helpers": """
-import labkit.process, labkit.procfs, labkit.lab.exercises.hostname as hostname
+import labkit.process, labkit.procfs, labkit.course.exercises.common.hostname as hostname
 hostname.own_name = lambda *a: None
 labkit.procfs.namespace_inode = lambda *a: 4
 def isolate(hostname): return 1
 """,
     "a pass that is returned": """
-from labkit.lab.verdict import Passed
+from labkit.course.framework.outcomes import Passed
 def isolate(hostname): return Passed("", "")
 """,
     "an answer that is executed when it is read": """
 class Evil:
     def __reduce__(self):
-        return exec, ("import labkit.lab.exercises.hostname as h; h.own_name = lambda *a: None",)
+        return exec, ("import labkit.course.exercises.common.hostname as h; h.own_name = lambda *a: None",)
 def isolate(hostname): return Evil()
 """,
     "an error that is executed when it is read": """
@@ -94,13 +95,13 @@ def isolate(hostname): raise Evil()
     # A pickle's BUILD sets attributes on a class, too: each "not yet" would be said as "passed".
     "an answer that changes the judge's own classes": """
 def isolate(hostname):
-    said = b"(Vvalue\\nclabkit.lab.verdict\\nNotYet\\n(N(dVword\\nVpassed\\nstbt."
+    said = b"(Vvalue\\nclabkit.course.framework.outcomes\\nNotYet\\n(N(dVword\\nVpassed\\nstbt."
     os.write(3, len(said).to_bytes(8, "little") + said)
     os._exit(0)
 """,
     "a pass in plain data": """
 def isolate(hostname):
-    said = b'["value", ["record", "labkit.lab.verdict:Passed", ["", ""]], []]'
+    said = b'["value", ["record", "labkit.course.framework.outcomes:Passed", ["", ""]], []]'
     os.write(3, len(said).to_bytes(8, "little") + said)
     os._exit(0)
 """,
@@ -125,7 +126,7 @@ def isolate(hostname):
     from labkit.syscalls import mount
     os.makedirs("/tmp/fake/exercises")
     open("/tmp/fake/exercises/hostname.py", "w").write("own_name = lambda *a: None")
-    mount("/tmp/fake/exercises", "{room.COURSE}/labkit/lab/exercises", None, MS_BIND)
+    mount("/tmp/fake/exercises", "{sandbox.COURSE}/labkit/course/exercises", None, MS_BIND)
 """,
     "what the machine lacks": """
 from labkit.errors import Unsupported
@@ -240,7 +241,7 @@ def keep(hostname, path):
     mount("/proc/self/ns/uts", path, None, MS_BIND)
     with open("/tmp/fake.py", "w") as fake:
         fake.write(f"_name_behind = lambda path: ({{hostname!r}}, 'labhost')\\n_unmount_all = print")
-    mount("/tmp/fake.py", "{room.COURSE}/labkit/lab/exercises/lab05.py", None, MS_BIND)
+    mount("/tmp/fake.py", "{sandbox.COURSE}/labkit/course/exercises/lab05/exercises.py", None, MS_BIND)
 """
 
 
@@ -268,7 +269,8 @@ def isolate(hostname):
 
 def test_a_hidden_check_shows_nothing_that_it_has_drawn() -> None:
     hidden = """
-from labkit.lab import Exercise, NotYet, Passed
+from labkit.course.framework.exercise import Exercise
+from labkit.course.framework.outcomes import NotYet, Passed
 from labkit.process import spawn
 
 class Names(Exercise):
@@ -287,7 +289,7 @@ class Names(Exercise):
     tells = "def isolate(hostname):\n    error = ValueError(hostname)\n    error.add_note(hostname)\n    raise error\n"
     refused = "def isolate(hostname):\n    os.mkdir(f'/proc/{hostname}')\n"
     for answer in (tells, refused):
-        own, more = grade.judge(posed.posed("05", "isolate"), HONEST + answer, Asked(hidden))
+        own, more = grade.judge(exercise_spec.posed("05", "isolate"), HONEST + answer, Asked(hidden))
         assert (own.outcome, more.outcome) == ("not yet", "not yet")
         assert "hidden-" not in more.why, more
         assert more.why  # a kind of reason, that anybody may know
@@ -296,7 +298,8 @@ class Names(Exercise):
 
 def test_a_hidden_check_says_why_and_counts() -> None:
     hidden = """
-from labkit.lab import Exercise, NotYet, Passed
+from labkit.course.framework.exercise import Exercise
+from labkit.course.framework.outcomes import NotYet, Passed
 from labkit.process import spawn
 
 class LongNames(Exercise):
@@ -310,15 +313,15 @@ class LongNames(Exercise):
 def helper():
     return True
 """
-    found = grade.judge(posed.posed("05", "isolate"), HONEST, Asked(hidden))
+    found = grade.judge(exercise_spec.posed("05", "isolate"), HONEST, Asked(hidden))
     assert [one.outcome for one in found] == ["passed", "passed"]
     short = HONEST + "\n    if len(hostname) > 20: raise ValueError('too long')\n"
-    own, more = grade.judge(posed.posed("05", "isolate"), short, Asked(hidden))
+    own, more = grade.judge(exercise_spec.posed("05", "isolate"), short, Asked(hidden))
     assert (own.outcome, more.outcome) == ("passed", "not yet")
 
 
 def test_hidden_checks_that_break_cost_nobody_anything() -> None:
-    own, hidden = grade.judge(posed.posed("05", "isolate"), HONEST, Asked("import nothing_of_that_name"))
+    own, hidden = grade.judge(exercise_spec.posed("05", "isolate"), HONEST, Asked("import nothing_of_that_name"))
     assert (own.outcome, hidden.outcome) == ("passed", "not checked")
     assert "nothing_of_that_name" in hidden.seen
 
@@ -355,14 +358,14 @@ os._exit(3)
 
 
 def test_a_judge_that_dies_is_asked_again_alone_and_then_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    rooms, run = [], room.run
+    rooms, run = [], sandbox.run
 
     def noted(*args: Any, **how: Any) -> Any:
         rooms.append(how["alone"])
         return run(*args, **how)
 
-    monkeypatch.setattr(room, "run", noted)
-    (verdict,) = grade.judge(posed.posed("05", "isolate"), HONEST, Asked(hidden=DIES))
+    monkeypatch.setattr(sandbox, "run", noted)
+    (verdict,) = grade.judge(exercise_spec.posed("05", "isolate"), HONEST, Asked(hidden=DIES))
     assert rooms == [False, True]
     assert (verdict.outcome, verdict.share) == ("not checked", 0)
     assert "not this answer's fault" in verdict.why
@@ -370,7 +373,7 @@ def test_a_judge_that_dies_is_asked_again_alone_and_then_nobodys_answer(monkeypa
     assert "out of something" in verdict.trace
     graded = ExerciseResult("isolate", "Isolate", 2.0, verdict)
     found = Result("ada", "05", "Lab 05", "x.ipynb", (graded,))
-    assert (found.points, command.failed(found)) == (0, True)
+    assert (found.points, cli.failed(found)) == (0, True)
     (line,) = csv.DictReader(io.StringIO(sheets.scores(Gradebook([found]))))
     assert (line["percent"], line["05.isolate"]) == ("", "")
 
@@ -410,7 +413,8 @@ def isolate(hostname):
         raise error
 """
 TRIES = """
-from labkit.lab import Exercise, NotYet, Passed
+from labkit.course.framework.exercise import Exercise
+from labkit.course.framework.outcomes import NotYet, Passed
 from labkit.process import spawn
 class More(Exercise):
     name = "isolate"
@@ -422,7 +426,7 @@ class More(Exercise):
 
 
 def test_a_hidden_check_does_not_tell_what_it_has_tried() -> None:
-    own, hidden = grade.judge(posed.posed("05", "isolate"), TELLS, Asked(hidden=TRIES))
+    own, hidden = grade.judge(exercise_spec.posed("05", "isolate"), TELLS, Asked(hidden=TRIES))
     assert (own.outcome, hidden.outcome) == ("passed", "not yet")
     assert "secret" not in hidden.why  # what is seen is for the instructor
 
@@ -464,7 +468,8 @@ def isolate(hostname):
 """
 LATER = """
 import os
-from labkit.lab import Exercise, NotYet, Passed
+from labkit.course.framework.exercise import Exercise
+from labkit.course.framework.outcomes import NotYet, Passed
 from labkit.process import run_in_child, spawn, spawn_closed
 
 class More(Exercise):
@@ -492,7 +497,7 @@ def test_what_a_helper_imports_later_is_not_what_the_answer_has_put_there() -> N
 
     names = ["idna", "hex_codec", "punycode"]
     forged = FORGED_CODEC.format(names=names, folder=str(Path(encodings.__file__).parent))
-    own, more = grade.judge(posed.posed("05", "isolate"), forged, Asked(hidden=LATER))
+    own, more = grade.judge(exercise_spec.posed("05", "isolate"), forged, Asked(hidden=LATER))
     assert own.outcome == "not yet"
     assert more.outcome == "passed", more.seen
 

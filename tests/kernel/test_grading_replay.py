@@ -8,14 +8,16 @@ import pytest
 from nbformat import NotebookNode, v4
 
 from labkit import rootfs
+from labkit.course import exercise_spec
+from labkit.course.authoring import release
+from labkit.course.grading import sandbox
+from labkit.course.grading.assemble import rebuild
+from labkit.course.grading.nbval_run import MAX_CELL_OUTPUT, MAX_OUTPUT, replay
+from labkit.course.grading.results import CellRun, Replay
+from labkit.course.grading.sandbox import Ended
+from labkit.course.grading.submission import Found, read
+from labkit.course.source import lab_source
 from labkit.errors import Unsupported
-from labkit.lab.grading import room
-from labkit.lab.grading.rebuilt import rebuild
-from labkit.lab.grading.replay import MAX_CELL_OUTPUT, MAX_OUTPUT, replay
-from labkit.lab.grading.results import CellRun, Replay
-from labkit.lab.grading.room import Ended
-from labkit.lab.grading.submission import Found, read
-from labkit.lab.notebooks import posed, release, source
 
 pytestmark = pytest.mark.usefixtures("rooms")
 
@@ -52,7 +54,7 @@ def test_an_honest_notebook(lab: str) -> None:
             rootfs.find("busybox")
         except Unsupported as lack:
             pytest.skip(str(lack))
-    answers = {one.exercise.name: one.solved for one in posed.all_of(lab)}
+    answers = {one.exercise.name: one.solved for one in exercise_spec.all_of(lab)}
     notebook = rebuild(lab, answers)
     done = replay(notebook)
     assert done.ok, done
@@ -91,7 +93,7 @@ def test_what_lies_beside_the_notebook_and_in_it_is_not_there(tmp_path: Path) ->
         (tmp_path / name).write_text(planted)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --collect-only\n")
     (tmp_path / "answers").symlink_to("/etc/passwd")
-    notebook = json.loads(release.text_of(release.build(source.path_of("05"), solved=False)))
+    notebook = json.loads(release.text_of(release.build(lab_source.path_of("05"), solved=False)))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     for cell in code:
         cell["metadata"]["tags"] = ["nbval-skip", "raises-exception", "nbval-ignore-output", "skip-execution"]
@@ -248,7 +250,7 @@ def test_a_fork_bomb_and_a_hog_end_with_the_room() -> None:
     ],
 )
 def test_what_has_not_the_form_is_trouble(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "run", lambda *args, **named: Ended(0, said, "", ""))
+    monkeypatch.setattr(sandbox, "run", lambda *args, **named: Ended(0, said, "", ""))
     done = replay(rebuild("05", {}))
     assert done.cells == () and done.trouble
 
@@ -257,7 +259,7 @@ def test_more_than_there_are_cells_is_trouble(monkeypatch: pytest.MonkeyPatch) -
     notebook = rebuild("05", {})
     count = sum(cell.cell_type == "code" for cell in notebook.cells)
     said = "\n".join(json.dumps({"cell": n, "ok": True, "output": "\ud800" + "x" * 50_000}) for n in range(count + 1))
-    monkeypatch.setattr(room, "run", lambda *args, **named: Ended(0, said, "", ""))
+    monkeypatch.setattr(sandbox, "run", lambda *args, **named: Ended(0, said, "", ""))
     done = replay(notebook)
     assert len(done.cells) == count and done.trouble
     assert sum(len(cell.output) for cell in done.cells) < MAX_OUTPUT + 100 * count
@@ -266,6 +268,6 @@ def test_more_than_there_are_cells_is_trouble(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_room_that_was_ended_leaves_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
     said = json.dumps({"cell": 0, "ok": True, "output": "x"}) + '\n{"cell": 1, "o'
-    monkeypatch.setattr(room, "run", lambda *args, **named: Ended(137, said, "", "it used too much"))
+    monkeypatch.setattr(sandbox, "run", lambda *args, **named: Ended(137, said, "", "it used too much"))
     done = replay(rebuild("05", {}))
     assert [cell.ok for cell in done.cells] == [True] and done.trouble == "it used too much"

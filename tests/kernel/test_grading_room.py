@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from labkit import cgroups, host, paths, procfs
-from labkit.lab.grading import room, roomids
-from labkit.lab.grading.room import Allowance, Ended
+from labkit import cgroups, host, procfs
+from labkit.course.grading import sandbox, sandbox_ids
+from labkit.course.grading.sandbox import Allowance, Ended
+from labkit.files import state_folder
 from tests.requirements import machine_cannot
 
 pytestmark = pytest.mark.usefixtures("rooms")
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("rooms")
 
 def enclosed(code: str, *, root: bool = True, **allowed: Any) -> Ended:
     allowance = replace(Allowance(wall_seconds=60), **allowed)
-    return room.run([room.interpreter(), "-I", "-c", code], allowance=allowance, root=root)
+    return sandbox.run([sandbox.interpreter(), "-I", "-c", code], allowance=allowance, root=root)
 
 
 def seen(code: str, root: bool = True) -> Any:
@@ -45,12 +46,16 @@ def test_the_environment_and_the_descriptors_are_the_rooms_own(monkeypatch: pyte
 
 def test_it_is_nobody_outside() -> None:
     assert seen("[os.getuid(), os.getpid()]") == [0, 1]
-    assert seen("[os.getuid(), os.getgid(), os.getgroups()]", root=False) == [roomids.LEARNER, roomids.LEARNER, []]
+    assert seen("[os.getuid(), os.getgid(), os.getgroups()]", root=False) == [
+        sandbox_ids.LEARNER,
+        sandbox_ids.LEARNER,
+        [],
+    ]
     allowance = Allowance()
     with (
-        room._skeleton() as folder,
-        roomids.taken() as ids,
-        room.started(["sleep", "100"], folder, ids, stdin=b"", allowance=allowance, root=True) as (running, _),
+        sandbox._skeleton() as folder,
+        sandbox_ids.taken() as ids,
+        sandbox.started(["sleep", "100"], folder, ids, stdin=b"", allowance=allowance, root=True) as (running, _),
     ):
         uid = int(procfs.status(running.pid)["Uid"].split()[0])
         assert uid not in (0, os.getuid())
@@ -62,17 +67,17 @@ def test_it_is_nobody_outside() -> None:
 
 
 def test_files_of_the_machine_are_not_there() -> None:
-    checkout = paths.checkout()
+    checkout = state_folder.checkout()
     hidden = ["/etc/shadow", "/root", "/home", "/var/lib", f"{checkout}/labs", f"{checkout}/tests", f"{checkout}/.git"]
     assert seen(f"{{path: os.listdir(path) for path in {hidden} if os.path.exists(path)}}") == {}
     assert not seen(f"os.path.exists('{checkout}')")
-    assert seen(f"sorted(os.listdir('{room.COURSE}'))") == [".lab", "labkit", "rootfs"]
+    assert seen(f"sorted(os.listdir('{sandbox.COURSE}'))") == [".lab", "labkit", "rootfs"]
 
 
 @pytest.mark.parametrize("root", [True, False], ids=["root", "learner"])
 @pytest.mark.parametrize("place", ["/", "/usr", "/etc", "package", "/proc/sys/kernel/hostname", "/sys/x"])
 def test_nothing_but_tmp_can_be_written_to(place: str, root: bool) -> None:
-    path = f"{room.COURSE}/labkit" if place == "package" else place
+    path = f"{sandbox.COURSE}/labkit" if place == "package" else place
     target = path if "hostname" in path or path == "/sys/x" else f"{path}/planted"
     assert enclosed(f"open({target!r}, 'w').write('planted')", root=root).exit_code == 1
     assert not Path(target).exists() or "hostname" in target
@@ -82,7 +87,7 @@ def test_a_read_only_mount_cannot_be_made_writable() -> None:
     code = f"""
 import shutil
 import sys
-sys.path.insert(0, {room.COURSE!r})
+sys.path.insert(0, {sandbox.COURSE!r})
 from labkit import constants as c, syscalls
 syscalls.unshare(c.CLONE_NEWUSER | c.CLONE_NEWNS)
 syscalls.mount(None, "/usr", None, c.MS_BIND | c.MS_REMOUNT)
@@ -190,18 +195,20 @@ def test_a_checkout_may_lie_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     place = tmp_path / "a course; of ours"
     place.mkdir(mode=0o700)
     for name in ("labkit", "rootfs"):
-        shutil.copytree(paths.checkout() / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(paths, "checkout", lambda: place)
-    assert room.unsupported() is None
-    code = "from labkit import paths; print(paths.checkout())"
-    ended = room.run([room.interpreter(), "-I", "-c", f"import sys; sys.path.insert(0, '{room.COURSE}'); {code}"])
-    assert ended.stdout == f"{room.COURSE}\n", ended
-    assert str(tmp_path) not in room.run(["cat", "/proc/self/cmdline", "/proc/self/environ"]).stdout
+        shutil.copytree(state_folder.checkout() / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(state_folder, "checkout", lambda: place)
+    assert sandbox.unsupported() is None
+    code = "from labkit.files import state_folder as paths; print(paths.checkout())"
+    ended = sandbox.run(
+        [sandbox.interpreter(), "-I", "-c", f"import sys; sys.path.insert(0, '{sandbox.COURSE}'); {code}"]
+    )
+    assert ended.stdout == f"{sandbox.COURSE}\n", ended
+    assert str(tmp_path) not in sandbox.run(["cat", "/proc/self/cmdline", "/proc/self/environ"]).stdout
 
 
 def test_a_python_below_tmp_is_told_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "base_prefix", "/tmp/python")
-    lack = room.unsupported()
+    lack = sandbox.unsupported()
     assert lack
     assert "installed elsewhere" in str(lack)
 
@@ -244,11 +251,11 @@ time.sleep(60)
 @contextmanager
 def beside(code: str) -> Iterator[str]:
     """A room that runs `code` while the body does; gives what it has printed first."""
-    command = [room.interpreter(), "-I", "-c", code]
+    command = [sandbox.interpreter(), "-I", "-c", code]
     with (
-        room._skeleton() as folder,
-        roomids.taken() as ids,
-        room.started(command, folder, ids, stdin=b"", allowance=Allowance(), root=False) as (running, _),
+        sandbox._skeleton() as folder,
+        sandbox_ids.taken() as ids,
+        sandbox.started(command, folder, ids, stdin=b"", allowance=Allowance(), root=False) as (running, _),
     ):
         deadline = time.monotonic() + 60
         while "\n" not in running.output.kept("stdout"):
@@ -259,7 +266,7 @@ def beside(code: str) -> Iterator[str]:
 def test_descriptors_in_flight_are_a_rooms_own() -> None:
     with beside(HOLDS_DESCRIPTORS) as said:
         assert "Too many references" in said
-        if len(roomids.ranges()) == 1:
+        if len(sandbox_ids.ranges()) == 1:
             machine_cannot("have two rooms at once: there are ids for one")
         assert enclosed(NEIGHBOUR, root=False).stdout == "1\n"
 
@@ -267,7 +274,7 @@ def test_descriptors_in_flight_are_a_rooms_own() -> None:
 @pytest.mark.parametrize("nested", [False, True])
 def test_what_watches_files_is_shared_out(nested: bool) -> None:
     libc = ctypes.CDLL(None)
-    with beside(HOLDS_WATCHES.format(course=room.COURSE, nested=nested)) as said:
+    with beside(HOLDS_WATCHES.format(course=sandbox.COURSE, nested=nested)) as said:
         assert 0 < int(said) <= 16
         mine = [libc.inotify_init1(0) for _ in range(8)]
         try:
@@ -278,9 +285,9 @@ def test_what_watches_files_is_shared_out(nested: bool) -> None:
 
 
 def test_no_two_rooms_have_the_same_users() -> None:
-    if len(roomids.ranges()) == 1:
+    if len(sandbox_ids.ranges()) == 1:
         machine_cannot("have two rooms at once: there are ids for one")
-    with roomids.taken() as one, roomids.taken() as other:
+    with sandbox_ids.taken() as one, sandbox_ids.taken() as other:
         assert one[0][0][1] != other[0][0][1]
 
 
@@ -290,14 +297,14 @@ def test_who_wants_to_be_alone_waits_for_the_others_and_lets_nobody_pass() -> No
 
     def alone() -> None:
         begun.set()
-        with roomids.taken(alone=True):
+        with sandbox_ids.taken(alone=True):
             order.append("alone")
 
     def another() -> None:
-        with roomids.taken():
+        with sandbox_ids.taken():
             order.append("another")
 
-    with roomids.taken():
+    with sandbox_ids.taken():
         threads = [threading.Thread(target=alone)]
         threads[0].start()
         begun.wait(10)
@@ -312,7 +319,7 @@ def test_who_wants_to_be_alone_waits_for_the_others_and_lets_nobody_pass() -> No
 
 def _turn_is_taken() -> bool:
     try:
-        with roomids._locked("turn", fcntl.LOCK_SH | fcntl.LOCK_NB):
+        with sandbox_ids._locked("turn", fcntl.LOCK_SH | fcntl.LOCK_NB):
             return False
     except BlockingIOError:
         return True

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from labkit import constants as c
-from labkit import host, output, procfs, syscalls
-from labkit.process import run_in_child, spawn
+from labkit import host, procfs, syscalls
+from labkit.process import run_in_child, spawn, stdio
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ def test_its_network_is_its_own_with_loopback_up() -> None:
 def test_a_host_that_died_is_replaced() -> None:
     first, keeper = host.pid(), os.pidfd_open(host.current().keeper_pid)
     os.kill(first, signal.SIGKILL)
-    assert output.readable(keeper, 10)
+    assert stdio.readable(keeper, 10)
     os.close(keeper)
     assert host.pid() != first
     assert run_in_child(socket.gethostname) == "labhost"
@@ -74,7 +74,7 @@ def test_a_proc_mounted_over_the_hosts_does_not_end_it() -> None:
     with spawn(os.getpid) as witness, spawn(leak):
         with spawn(lambda: subprocess.Popen(["sleep", "1000"]).pid) as other:
             pidfd = os.pidfd_open(other.value)
-        assert output.readable(pidfd, 10), "what an ended child left was not ended"
+        assert stdio.readable(pidfd, 10), "what an ended child left was not ended"
         os.close(pidfd)
         assert witness.alive
         assert witness.call(os.getpid) == witness.pid
@@ -144,7 +144,7 @@ def test_nothing_is_left_whoever_is_killed(kill: Callable[[int, int, int], None]
             assert len(everything) >= 7  # keeper, zygote, two parked, two sleeping, the container
             pidfds = [os.pidfd_open(pid) for pid in everything]
             kill(caller.pid, keeper, zygote)
-            left = [pid for pid, pidfd in zip(everything, pidfds, strict=True) if not output.readable(pidfd, 10)]
+            left = [pid for pid, pidfd in zip(everything, pidfds, strict=True) if not stdio.readable(pidfd, 10)]
             for pidfd in pidfds:
                 os.close(pidfd)
             assert left == [], "processes were left behind"

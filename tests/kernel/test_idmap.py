@@ -56,7 +56,7 @@ def look_as_nobody(tmp_path: Path, subuid: str, subgid: str, *, no_new_privs: bo
     for command in ("unshare", "setpriv", "newuidmap"):
         need_command(command)
     site = next(entry for entry in sys.path if entry.endswith("site-packages"))
-    if subprocess.run(["setpriv", "--reuid=65534", "test", "-r", f"{ROOT}/labkit/host.py"]).returncode:
+    if subprocess.run(["setpriv", "--reuid=65534", "test", "-r", f"{ROOT}/labkit/host/lab_host.py"]).returncode:
         pytest.skip("the user nobody cannot read the checkout")
     (tmp_path / "subuid").write_text(subuid)
     (tmp_path / "subgid").write_text(subgid)

@@ -5,9 +5,9 @@ from typing import Any
 
 from labkit import syscalls
 from labkit.constants import CLONE_NEWNS
-from labkit.lab import Exercise, NotYet, Passed, Verdict
-from labkit.lab.judge import judge
-from labkit.lab.verdict import NotChecked
+from labkit.course.framework.exercise import Exercise
+from labkit.course.framework.judge import judge
+from labkit.course.framework.outcomes import NotChecked, NotYet, Passed, Verdict
 from labkit.process import run_in_child
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from labkit import host, procfs
-from labkit.lab import hogs, noise
-from labkit.lab.noise import Victim
+from labkit.course.experiments import stressors
+from labkit.course.experiments.noise import noise
+from labkit.course.experiments.noise.noise import Victim
 from labkit.process import run_in_child, spawn
 
 QUICK = Victim(amount=100, requests=20, interval_msec=2.0)
@@ -32,17 +33,17 @@ def below(pids: tuple[int, ...]) -> list[int]:
 
 
 KINDS = {
-    "cpu": (hogs.cpu(3), 3),
-    "memory": (hogs.memory(4), 1),
-    "disk": (hogs.disk(1), 1),
-    "forks": (hogs.fork_bomb(12), 13),
+    "cpu": (stressors.cpu(3), 3),
+    "memory": (stressors.memory(4), 1),
+    "disk": (stressors.disk(1), 1),
+    "forks": (stressors.fork_bomb(12), 13),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_neighbours_run_and_are_ended(kind: str) -> None:
     hog, processes = KINDS[kind]
-    with hogs.Neighbours(hog) as neighbours:
+    with stressors.Neighbours(hog) as neighbours:
         pids = neighbours.pids
         assert len(pids) == hog.processes
         wait_for(lambda: len(below(pids)) == processes)
@@ -54,7 +55,7 @@ def test_neighbours_run_and_are_ended(kind: str) -> None:
 
 
 def test_a_fork_bomb_never_has_more_than_its_tokens() -> None:
-    with hogs.Neighbours(hogs.fork_bomb(8)) as neighbours:
+    with stressors.Neighbours(stressors.fork_bomb(8)) as neighbours:
         wait_for(lambda: len(below(neighbours.pids)) == 9)
         for pid in below(neighbours.pids)[:4]:  # whoever ends makes no room for another
             os.kill(pid, signal.SIGKILL)
@@ -65,7 +66,7 @@ def test_a_fork_bomb_never_has_more_than_its_tokens() -> None:
 
 
 def test_neighbours_end_by_themselves_when_nobody_ends_them() -> None:
-    with hogs.Neighbours(hogs.cpu(1), hogs.fork_bomb(4), seconds=0.3) as neighbours:
+    with stressors.Neighbours(stressors.cpu(1), stressors.fork_bomb(4), seconds=0.3) as neighbours:
         wait_for(lambda: all(procfs.stat(pid)[2] == "Z" for pid in below(neighbours.pids)))
     host.reset()
 
@@ -87,13 +88,13 @@ class Broken:
 def test_where_one_cannot_be_started_none_is_left() -> None:
     group = Broken()
     with pytest.raises(PermissionError):
-        hogs.Neighbours(hogs.cpu(3), group=group)
+        stressors.Neighbours(stressors.cpu(3), group=group)
     assert not Path(f"/proc/{group.taken[0]}").exists()
     host.reset()
 
 
 def test_an_experiment_measures_every_request_of_every_phase(capsys: pytest.CaptureFixture[str]) -> None:
-    phases = [noise.Phase("alone"), noise.Phase("beside", (hogs.cpu(1),))]
+    phases = [noise.Phase("alone"), noise.Phase("beside", (stressors.cpu(1),))]
     result = noise.experiment(phases, QUICK)
     assert [phase.name for phase in result.phases] == ["alone", "beside"]
     assert [len(phase.latencies_msec) for phase in result.phases] == [20, 20]
@@ -124,7 +125,7 @@ def test_an_interrupted_experiment_leaves_no_neighbour(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(noise, "measure_together", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        noise.experiment([noise.Phase("one", (hogs.cpu(2),))], QUICK)
+        noise.experiment([noise.Phase("one", (stressors.cpu(2),))], QUICK)
     assert not procfs.descendants(host.pid())
     host.reset()
 
@@ -175,7 +176,7 @@ def web() -> Iterator[noise.Victim]:
 def test_servers_are_asked_side_by_side_on_their_neighbours_cpu(web: noise.Victim) -> None:
     seen = []
 
-    class Watching(hogs.Neighbours):
+    class Watching(stressors.Neighbours):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             seen.append(os.sched_getaffinity(web.pids[0]))
             super().__init__(*args, **kwargs)
@@ -183,8 +184,8 @@ def test_servers_are_asked_side_by_side_on_their_neighbours_cpu(web: noise.Victi
     before = os.sched_getaffinity(web.pids[0])
     other = dataclasses.replace(QUICK, cpu=web.cpu)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(hogs, "Neighbours", Watching)
-        results = noise.side_by_side([noise.Phase("alone"), noise.Phase("beside", (hogs.cpu(1),))], [web, other])
+        patched.setattr(stressors, "Neighbours", Watching)
+        results = noise.side_by_side([noise.Phase("alone"), noise.Phase("beside", (stressors.cpu(1),))], [web, other])
     assert seen == [{web.cpu}] * 2
     assert os.sched_getaffinity(web.pids[0]) == before
     assert list(results) == ["web", "compute"]
@@ -196,7 +197,7 @@ def test_servers_are_asked_side_by_side_on_their_neighbours_cpu(web: noise.Victi
 def test_a_server_that_is_not_there_is_said_before_anything_is_measured() -> None:
     nobody = noise.server("web", Answering(run_in_child(free_port)).ask, requests=2)
     with pytest.raises(ConnectionRefusedError):
-        noise.experiment([noise.Phase("one", (hogs.cpu(2),))], nobody)
+        noise.experiment([noise.Phase("one", (stressors.cpu(2),))], nobody)
     assert not procfs.descendants(host.pid())
     host.reset()
 

@@ -12,10 +12,10 @@ import pytest
 
 from labkit import constants as c
 from labkit import host
-from labkit.lab.views import isolation
-from labkit.lab.views.isolation import Isolation
-from labkit.lab.views.live import LiveView
-from labkit.lab.views.view import IsolationView
+from labkit.course.views import isolation
+from labkit.course.views.isolation import Isolation
+from labkit.course.views.live import LiveView
+from labkit.course.views.view import IsolationView
 from labkit.process import Child, spawn
 from labkit.syscalls import mount, sethostname, unshare
 

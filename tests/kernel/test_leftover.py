@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from labkit import host, procfs, temporary
-from labkit.lab import leftover, machine, reset
-from labkit.lab.findings import findings
-from labkit.output import readable
+from labkit.course.commands import reset
+from labkit.course.doctor import facts, leftovers
+from labkit.course.doctor.findings import findings
+from labkit.process.stdio import readable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +76,7 @@ def first_line(caller: "subprocess.Popen[str]") -> str:
 
 
 def said_by_doctor() -> str:
-    found = next(line for line in findings(machine.examine()) if line.topic == "left over")
+    found = next(line for line in findings(facts.examine()) if line.topic == "left over")
     assert found.mend == ("./lab reset" if found.status == "partly" else "")
     return found.seen
 
@@ -109,7 +110,7 @@ def test_killed_at_any_moment(
                 with contextlib.suppress(ProcessLookupError):  # a guard has been quicker
                     os.kill(pid, signal.SIGKILL)
             caller.kill()  # at the latest now
-        assert leftover.find() == [line[3]]
+        assert leftovers.find() == [line[3]]
         assert said_by_doctor() == line[3]
         assert reset.main([]) == 0
         assert line[3] in capsys.readouterr().out
@@ -119,7 +120,7 @@ def test_killed_at_any_moment(
         assert left == []
         assert keeper not in host.running()
         assert os.listdir(own_temporary_folder) == []
-        assert leftover.find() == [] and said_by_doctor() == "nothing"
+        assert leftovers.find() == [] and said_by_doctor() == "nothing"
 
 
 def stop(pid: int) -> None:
@@ -137,7 +138,7 @@ def test_a_lab_host_that_was_stopped(busybox: Path, own_temporary_folder: Path) 
         for pid in (zygote, keeper):
             stop(pid)
         caller.kill()
-    assert leftover.stopped_hosts() == [keeper]
+    assert leftovers.stopped_hosts() == [keeper]
     assert f"stopped lab host {keeper}" in said_by_doctor()
     assert keeper in host.reset_all()
     assert all(readable(pidfd, 10) for pidfd in pidfds)
@@ -163,7 +164,7 @@ def test_what_is_no_folder_of_ours_stays(own_temporary_folder: Path) -> None:
 
 
 def test_the_next_lab_removes_it(busybox: Path, own_temporary_folder: Path) -> None:
-    from labkit.lab import Lab
+    from labkit.course.lab import Lab
 
     program = "import os\nfrom labkit import temporary\nfolder = temporary.Folder()\n"
     program += "print(folder.name, flush=True)\nos.abort()"

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import container, host, process, syscalls
+from labkit import container, process, syscalls
 from labkit.errors import InvalidConfig, LabkitError
-from labkit.network import Endpoint, Network, netlink, nftables
+from labkit.host import lab_host
+from labkit.network import Endpoint, Network, nftables
+from labkit.network import links as netlink
 from labkit.process import Child, run_in_child
 
 TIMEOUT = 10.0
@@ -271,16 +273,16 @@ def test_all_of_it_ends_with_the_lab_host() -> None:
     shop = Network("shop")
     endpoint = shop.endpoint("web", publish={0: 80})
     port = endpoint.published[0].host_port
-    host.reset()
+    lab_host.reset()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
     for use in (lambda: shop.endpoint("db"), lambda: Network("other") and shop._call(netlink.used_subnets)):
         with pytest.raises(LabkitError, match="the lab host has ended"):
             use()
-    host.reset()
+    lab_host.reset()
     endpoint.close()
     shop.close()
-    assert host._current is None, "closing must not start another lab host"
+    assert lab_host._current is None, "closing must not start another lab host"
 
 
 def test_a_network_outlives_the_child_that_speaks_netlink(shop: Network) -> None:

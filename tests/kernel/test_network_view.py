@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import host, syscalls
-from labkit.lab.views.network_view import NetworkView
+from labkit import syscalls
+from labkit.course.views.network_view import NetworkView
+from labkit.host import lab_host
 from labkit.network import Network
 from labkit.process import Child, run_in_child, spawn
 from tests.kernel.test_network import inside
@@ -143,10 +144,10 @@ def test_two_pairs_with_the_same_numbers_are_not_mixed_up() -> None:
 
 def test_it_ends_with_the_lab_host(shop: Network) -> None:
     view = NetworkView([shop])
-    host.reset()
+    lab_host.reset()
     assert view.refresh() is False
     assert view.state["status"] == "ended"
-    assert host._current is None, "a look must not start another lab host"
+    assert lab_host._current is None, "a look must not start another lab host"
     view.close()
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import host, overlay, procfs, syscalls
+from labkit import host, procfs, syscalls
 from labkit.errors import InvalidConfig
-from labkit.overlay import Overlay
+from labkit.overlay import Overlay, overlay
 from labkit.process import run_in_child
 from labkit.program import Program
 from tests.requirements import machine_cannot

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import host, output, process, procfs, syscalls
+from labkit import host, procfs, syscalls
 from labkit.errors import ChildDied, LabkitError
-from labkit.process import run_in_child, spawn
+from labkit.process import child as process
+from labkit.process import run_in_child, spawn, stdio
 
 
 def test_value_arguments_and_closure() -> None:
@@ -186,7 +187,7 @@ def test_what_a_child_leaves_in_its_session_ends_with_it() -> None:
         pidfds = [os.pidfd_open(pid) for pid in procfs.descendants(child.pid)]
     try:
         for pidfd in pidfds:
-            assert output.readable(pidfd, 10), "a process was left behind"
+            assert stdio.readable(pidfd, 10), "a process was left behind"
     finally:
         for pidfd in pidfds:
             os.close(pidfd)
@@ -218,7 +219,7 @@ def test_dropping_a_child_kills_it(arguments: tuple[Any, ...]) -> None:
     pidfd = os.pidfd_open(child.pid)
     del child
     try:
-        assert output.readable(pidfd, 10)
+        assert stdio.readable(pidfd, 10)
     finally:
         os.close(pidfd)
 
@@ -265,7 +266,7 @@ def test_child_of_an_ended_host_says_so() -> None:
 
 def test_a_request_that_is_too_large_is_refused() -> None:
     with pytest.raises(LabkitError, match="too large"):
-        host.current().request("labkit.child:start", "x" * 200_000, [])
+        host.current().request("labkit.process.worker:start", "x" * 200_000, [])
 
 
 def test_pidfd_is_readable_when_the_child_has_ended() -> None:

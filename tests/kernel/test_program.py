@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 
 from labkit import constants as c
-from labkit import loop
 from labkit.process import run_in_child
-from labkit.program import Block, CallFailed, Program, Value
+from labkit.program import Block, CallFailed, Program, Value, trampoline
 
 # Programs are spawned by processes of a single thread; a child of the zygote is one.
 
 
 def _without_loop() -> None:
-    loop._loop, loop._tried = None, True
+    trampoline._loop, trampoline._tried = None, True
 
 
 @pytest.fixture(params=["machine loop", "interpreter"])
@@ -142,7 +141,7 @@ def test_a_failure_of_a_child_that_runs_beside_its_parent_is_found(prepare: Call
 
 
 def test_the_loop_is_used_where_there_is_one() -> None:
-    assert run_in_child(lambda: loop.machine_loop() is not None) == (os.uname().machine in loop._LOOP)
+    assert run_in_child(lambda: trampoline.machine_loop() is not None) == (os.uname().machine in trampoline._LOOP)
 
 
 def test_perform_raises_as_the_wrappers_do(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit import host, sealed
+from labkit import host
 from labkit.errors import LabkitError
+from labkit.host import sealed_python
 from labkit.process import run_in_child
 
 
@@ -28,7 +29,7 @@ def busy(times: int) -> Callable[[int, int, int], int]:
 
 
 def test_it_is_the_same_program_and_cannot_be_written_to() -> None:
-    fd = sealed.python()
+    fd = sealed_python.python()
     try:
         assert os.pread(fd, 1 << 26, 0) == Path(sys.executable).read_bytes()
         with pytest.raises(PermissionError):

@@ -9,9 +9,9 @@ import pytest
 
 from labkit import host, procfs, temporary
 from labkit.container import start as start_container
+from labkit.course.experiments import servers
+from labkit.course.experiments.servers import clients, kinds, trees
 from labkit.errors import InvalidConfig, LabkitError
-from labkit.lab import servers
-from labkit.lab.servers import clients, kinds, trees
 from labkit.process import run_in_child
 from labkit.syscalls import mount
 from tests.requirements import need_servers
@@ -135,7 +135,7 @@ def test_the_same_tree_is_a_containers_root(tmp_path: Path) -> None:
 
 
 def _first_answer(pid: int, port: int) -> clients.Answer:
-    from labkit.lab.servers import place
+    from labkit.course.experiments.servers import place
 
     assert place.wait_until(lambda: clients.fetch("/", port), pid, 30) is None
     return clients.fetch("/", port)

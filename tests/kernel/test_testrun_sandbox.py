@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab.testrun import sandbox
-from labkit.lab.testrun.sandbox import Place
+from labkit.course.testrun import sandbox
+from labkit.course.testrun.sandbox import Place
 from tests.requirements import machine_cannot
 
 LOOK = """

@@ -12,8 +12,8 @@ import pytest
 
 from labkit import procfs, ptrace
 from labkit.errors import Unsupported
-from labkit.output import readable
 from labkit.process import run_in_child, spawn
+from labkit.process.stdio import readable
 from labkit.tracer import Call, Tracer
 from tests.requirements import need_command
 

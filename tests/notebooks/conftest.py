@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit import host, paths, procfs
-from labkit.lab import guestos
+from labkit import host, procfs
+from labkit.course.experiments import notebook_vm
+from labkit.files import state_folder
 
 
 @pytest.fixture(autouse=True)
@@ -16,8 +17,8 @@ def own_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a learner's own progress out of the tests; what `./lab setup` built stays in reach."""
     state = tmp_path / "state"
     state.mkdir()
-    for name in paths.BUILT:
-        built = paths.state().resolve() / name
+    for name in state_folder.BUILT:
+        built = state_folder.state().resolve() / name
         if built.is_dir():
             (state / name).symlink_to(built)
     monkeypatch.setenv("LABKIT_STATE", str(state))
@@ -33,7 +34,7 @@ def nothing_left() -> Iterator[None]:
 
 def _held() -> tuple[list[int], list[str], set[str]]:
     host.reset()
-    guestos.end()
+    notebook_vm.end()
     gc.collect()
     mounts = sorted(mount.mount_point for mount in procfs.mountinfo())
     return procfs.children(os.getpid()), mounts, _descriptors()

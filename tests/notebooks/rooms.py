@@ -3,17 +3,17 @@
 import json
 from typing import Any
 
-from labkit.lab.grading import room
-from labkit.lab.grading.room import Allowance
-from labkit.lab.notebooks import posed as course
-from labkit.lab.notebooks import source
-from labkit.lab.notebooks.posed import Posed
+from labkit.course import exercise_spec as course
+from labkit.course.exercise_spec import Posed
+from labkit.course.grading import sandbox
+from labkit.course.grading.sandbox import Allowance
+from labkit.course.source import lab_source
 from tests.requirements import machine_cannot
 
 
 def need_rooms() -> None:
     """Skip where this machine cannot make rooms."""
-    if lack := room.unsupported():
+    if lack := sandbox.unsupported():
         machine_cannot(lack.what)
 
 
@@ -25,8 +25,10 @@ def judged(
     `allowed` are fields of the room's `Allowance`.
     """
     task = {**posed.to_json(), "seed": seed, "answer": answer, "hidden": list(hidden)}
-    ended = room.run(
-        room.python("labkit.lab.grading.judge"), stdin=json.dumps(task).encode(), allowance=Allowance(**allowed)
+    ended = sandbox.run(
+        sandbox.python("labkit.course.grading.judge_main"),
+        stdin=json.dumps(task).encode(),
+        allowance=Allowance(**allowed),
     )
     assert ended.exit_code == 0, ended
     said: list[dict[str, Any]] = json.loads(ended.stdout)
@@ -40,4 +42,4 @@ def tried(lab: str, name: str, answer: str, **named: Any) -> dict[str, Any]:
 
 def all_exercises() -> list[Posed]:
     """Every exercise of the course."""
-    return [one for md in source.all_paths() for one in course.all_of(md.stem.split("_")[0])]
+    return [one for md in lab_source.all_paths() for one in course.all_of(md.stem.split("_")[0])]

@@ -6,7 +6,7 @@ wants to hear, shows something else in the place that is looked at, or leaves a 
 
 import pytest
 
-from labkit.lab.notebooks import posed
+from labkit.course import exercise_spec
 from tests.notebooks.rooms import need_rooms, tried
 
 COPY = """
@@ -39,7 +39,7 @@ CHEATS: dict[str, tuple[str, str, str]] = {
         "04",
         "serve",
         """
-from labkit.lab.exercises import hypervisor
+from labkit.course.exercises.lab04 import guests as hypervisor
 def serve(machine):
     told = hypervisor.Told(api.KVM_EXIT_HLT, 0, 0, 0, 0, 0)
     machine.told = [told]
@@ -197,7 +197,7 @@ def furnish(root):
         "keep",
         """
 import os, socket
-from labkit.lab.exercises import privilege
+from labkit.course.exercises.lab11 import privilege_checks as privilege
 def serve(reader):
     folder, port = os.read(reader, 4096).decode().split()
     with socket.create_server(("127.0.0.1", int(port))) as server:
@@ -225,11 +225,11 @@ def keep():
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 """,
     ),
-    "exit codes that are read from the command": ("12", "run", posed.posed("12", "run").solved + RUN),
+    "exit codes that are read from the command": ("12", "run", exercise_spec.posed("12", "run").solved + RUN),
     "exit codes that are always the same": (
         "12",
         "pod",
-        posed.posed("12", "pod").solved
+        exercise_spec.posed("12", "pod").solved
         + "\nhonest = pod\ndef pod(*arguments):\n    honest(*arguments)\n    return [137, 137]\n",
     ),
     "an archive that never ends": (

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab import NotAttempted, Passed, course
-from labkit.lab.notebooks import source
-from labkit.lab.notebooks.posed import Posed, all_posed
-from labkit.lab.notebooks.trial import outcome_of
+from labkit.course import lab
+from labkit.course.authoring.trial import outcome_of
+from labkit.course.exercise_spec import Posed, all_posed
+from labkit.course.framework.outcomes import NotAttempted, Passed
+from labkit.course.source import lab_source
 from tests.requirements import need
 
 DATA = Path(__file__).parent / "data"
@@ -18,9 +19,9 @@ DATA = Path(__file__).parent / "data"
 def _all() -> list[Posed]:
     sys.path.insert(0, str(DATA))
     toy = importlib.import_module("toy_exercises")
-    found = all_posed(DATA / "90_toy.md", course.find_exercises(toy))
-    for md in source.all_paths():
-        found += all_posed(md, course.exercises_of(md.stem.split("_")[0]))
+    found = all_posed(DATA / "90_toy.md", lab.find_exercises(toy))
+    for md in lab_source.all_paths():
+        found += all_posed(md, lab.exercises_of(md.stem.split("_")[0]))
     return found
 
 
@@ -39,7 +40,7 @@ def test_untouched_is_not_attempted(posed: Posed) -> None:
 @every_exercise
 @pytest.mark.parametrize("seed", ["one", *(pytest.param(seed, marks=pytest.mark.long) for seed in ("two", "three"))])
 def test_solution_passes(posed: Posed, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    need(*source.needs(posed.written_in), *posed.needs)
+    need(*lab_source.needs(posed.written_in), *posed.needs)
     monkeypatch.setenv("LABKIT_SEED", seed)
     outcome = outcome_of(posed, posed.solved)
     assert isinstance(outcome, Passed), outcome

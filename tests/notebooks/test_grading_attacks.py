@@ -17,11 +17,13 @@ from typing import Any
 import nbformat
 import pytest
 
-from labkit import paths
-from labkit.lab.grading import many, room
-from labkit.lab.grading.collect import find
-from labkit.lab.grading.results import Exam, Result
-from labkit.lab.notebooks import posed, release, source
+from labkit.course import exercise_spec
+from labkit.course.authoring import release
+from labkit.course.grading import class_run, sandbox
+from labkit.course.grading.discover import find
+from labkit.course.grading.results import Exam, Result
+from labkit.course.source import lab_source
+from labkit.files import state_folder
 from tests.requirements import machine_cannot
 
 pytestmark = pytest.mark.timeout(1500)
@@ -66,7 +68,10 @@ def forged_outputs(notebook: Any, folder: Path) -> None:
 
 
 def patched_in_another_cell(notebook: Any, folder: Path) -> None:
-    patch = "import labkit.lab.task\nlabkit.lab.task.judge = lambda *a: labkit.lab.Passed('', '')\n"
+    patch = (
+        "import labkit.lab\nimport labkit.course.framework.exercise_view as view\n"
+        "view.judge = lambda *a: labkit.lab.Passed('', '')\n"
+    )
     notebook.cells.insert(0, nbformat.v4.new_code_cell(patch))  # type: ignore[no-untyped-call]
     exercise_cell(notebook, "isolate").source = WRONG
 
@@ -103,7 +108,7 @@ def isolate(hostname):
 
 
 def writes_outside(notebook: Any, folder: Path) -> None:
-    places = [folder.parent.parent / "reached", paths.checkout() / "labkit" / "reached.py", Path("/etc/reached")]
+    places = [folder.parent.parent / "reached", state_folder.checkout() / "labkit" / "reached.py", Path("/etc/reached")]
     cell(
         f"""
 def isolate(hostname):
@@ -146,7 +151,10 @@ ATTACKS: dict[str, tuple[Change, int]] = {
     "hard-coded-pass": (cell(WRONG), 3),
     "forged-outputs": (forged_outputs, 3),
     "patched-in-another-cell": (patched_in_another_cell, 3),
-    "patched-in-its-own-cell": (cell(f"import labkit.lab.judge as j\nj.judge = print\nlab = None\n{WRONG}"), 3),
+    "patched-in-its-own-cell": (
+        cell(f"import labkit.course.framework.judge as j\nj.judge = print\nlab = None\n{WRONG}"),
+        3,
+    ),
     "input-transformer": (cell(TRANSFORMER), 3),
     "files-beside": (files_beside, 3),
     "reads-environments": (cell(READS), 3),
@@ -170,10 +178,10 @@ ATTACKS: dict[str, tuple[Change, int]] = {
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Result]]:
     """All of them handed in and graded as a class, with a listener on the machine's own loopback."""
-    if lack := room.unsupported():
+    if lack := sandbox.unsupported():
         machine_cannot(lack.what)
     place = tmp_path_factory.mktemp("attacks")
-    md = source.path_of(LAB)
+    md = lab_source.path_of(LAB)
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
         listener.settimeout(0.01)
         (place / "port").write_text(str(listener.getsockname()[1]))
@@ -182,7 +190,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Resul
             folder = place / "class" / learner
             folder.mkdir(parents=True)
             notebook = release.build(md, solved=False)
-            for one in posed.all_of(LAB):
+            for one in exercise_spec.all_of(LAB):
                 exercise_cell(notebook, one.exercise.name).source = one.solved
             change(notebook, folder)
             nbformat.write(notebook, folder / f"{md.stem}.ipynb")  # type: ignore[no-untyped-call]
@@ -192,7 +200,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Resul
         (place / "class" / "link-to-another").symlink_to(place / "class" / "honest")
         said: list[str] = []
         found = find([place / "class"], said.append)
-        results = many.grade_all(found, Exam("seed", seconds=SECONDS), jobs=2)
+        results = class_run.grade_all(found, Exam("seed", seconds=SECONDS), jobs=2)
         with pytest.raises(TimeoutError):
             listener.accept()
         assert not (place / "reached").exists()
@@ -233,7 +241,7 @@ def test_nothing_was_left_for_the_next(graded: dict[str, Result]) -> None:
 
 
 def test_nothing_was_written_outside(graded: dict[str, Result]) -> None:
-    assert not (paths.checkout() / "labkit" / "reached.py").exists()
+    assert not (state_folder.checkout() / "labkit" / "reached.py").exists()
     assert not os.path.exists("/etc/reached")
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit import paths
-from labkit.lab.grading import many, room
-from labkit.lab.grading.collect import Found, find
-from labkit.lab.grading.results import Exam, Result
-from labkit.lab.notebooks import posed, release, source
+from labkit.course import exercise_spec
+from labkit.course.authoring import release
+from labkit.course.grading import class_run, sandbox
+from labkit.course.grading.discover import Found, find
+from labkit.course.grading.results import Exam, Result
+from labkit.course.source import lab_source
+from labkit.files import state_folder
 from tests.requirements import machine_cannot, need_servers
 
 pytestmark = pytest.mark.timeout(1800)
@@ -27,7 +29,7 @@ ENDLESS = "import time\ntime.sleep(1000)"
 
 @pytest.fixture(autouse=True)
 def rooms() -> Iterator[None]:
-    if lack := room.unsupported():
+    if lack := sandbox.unsupported():
         machine_cannot(lack.what)
     yield
     resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # Python keeps one until its own end
@@ -41,9 +43,9 @@ def klass(tmp_path: Path) -> Path:
 
 def hand_in(folder: Path, learner: str, lab: str, answers: dict[str, str] | None = None) -> None:
     """A learner's copy of a lab with these answers in it; with the course's own where none are given."""
-    md = source.path_of(lab)
+    md = lab_source.path_of(lab)
     notebook = release.build(md, solved=False)
-    written = {one.exercise.name: one.solved for one in posed.all_of(lab)} if answers is None else answers
+    written = {one.exercise.name: one.solved for one in exercise_spec.all_of(lab)} if answers is None else answers
     for cell in notebook.cells:
         name = cell.metadata.get("labkit", {}).get("exercise")
         if name in written:
@@ -64,7 +66,7 @@ def test_honest_notebooks_have_all_their_points_each_time(klass: Path, size: int
     found = collected(klass)
     assert len(found) == size >= len(HONEST_LABS)
     for _ in range(int(os.environ.get("LABKIT_ROUNDS", "1"))):
-        results = many.grade_all(found, EXAM)
+        results = class_run.grade_all(found, EXAM)
         wrong = [
             (result.learner, result.lab, one.name, one.judged)
             for result in results
@@ -79,12 +81,12 @@ def test_honest_notebooks_have_all_their_points_each_time(klass: Path, size: int
 def test_a_hostile_submission_costs_nobody_else_anything(klass: Path) -> None:
     for number in range(4):
         hand_in(klass, f"honest-{number}", "05")
-    solved = {one.exercise.name: one.solved for one in posed.all_of("05")}
+    solved = {one.exercise.name: one.solved for one in exercise_spec.all_of("05")}
     hand_in(klass, "a-endless", "05", solved | {"isolate": ENDLESS, "join": ENDLESS})
     hand_in(klass, "a-killer", "05", solved | {"isolate": "import os\nos.kill(-1, 9)"})
     ended: list[str] = []
     exam = Exam("seed", replay=False, seconds=20)
-    results = many.grade_all(collected(klass), exam, jobs=2, tell=lambda result: ended.append(result.learner))
+    results = class_run.grade_all(collected(klass), exam, jobs=2, tell=lambda result: ended.append(result.learner))
     earned = {result.learner: result.earned for result in results}
     assert {earned[f"honest-{number}"] for number in range(4)} == {results[-1].points}
     for learner, lost in (("a-endless", {"isolate", "join"}), ("a-killer", {"isolate"})):
@@ -94,11 +96,11 @@ def test_a_hostile_submission_costs_nobody_else_anything(klass: Path) -> None:
 
 
 def test_the_same_submission_has_the_same_score_later(klass: Path) -> None:
-    solved = {one.exercise.name: one.solved for one in posed.all_of("05")}
+    solved = {one.exercise.name: one.solved for one in exercise_spec.all_of("05")}
     hand_in(klass, "alice", "05", solved | {"keep": "def keep(hostname, path): pass", "join": "join = 1 / 0"})
 
     def graded() -> Result:
-        (result,) = many.grade_all(collected(klass), EXAM, jobs=1)
+        (result,) = class_run.grade_all(collected(klass), EXAM, jobs=1)
         return result
 
     first, later = graded(), graded()
@@ -116,7 +118,7 @@ def test_a_worker_that_is_killed_takes_no_submission_along(klass: Path) -> None:
             killed.append(workers[0].pid or 0)
             workers[0].kill()
 
-    results = many.grade_all(collected(klass), EXAM, jobs=2, tell=kill_one)
+    results = class_run.grade_all(collected(klass), EXAM, jobs=2, tell=kill_one)
     assert killed
     assert [result.failed for result in results] == [False] * 6
     assert {result.exercises[0].judged.outcome for result in results} == {"not yet"}
@@ -126,7 +128,7 @@ def test_a_submission_whose_worker_dies_each_time_is_told_apart(klass: Path, mon
     for number in range(3):
         hand_in(klass, f"learner-{number}", "05", {})
     found = collected(klass)
-    submit: Callable[..., None] = many._submit
+    submit: Callable[..., None] = class_run._submit
 
     def poisoned(pool, one, exam, waiting):  # type: ignore[no-untyped-def]
         if one.learner == "learner-1":
@@ -134,8 +136,8 @@ def test_a_submission_whose_worker_dies_each_time_is_told_apart(klass: Path, mon
         else:
             submit(pool, one, exam, waiting)
 
-    monkeypatch.setattr(many, "_submit", poisoned)
-    results = many.grade_all(found, EXAM, jobs=2)
+    monkeypatch.setattr(class_run, "_submit", poisoned)
+    results = class_run.grade_all(found, EXAM, jobs=2)
     assert [result.failed for result in results] == [False, True, False]
     assert "not its fault" in results[1].refused
 
@@ -147,9 +149,9 @@ from pathlib import Path
 
 def main():
     import distributed
-    from labkit.lab.grading import many
-    from labkit.lab.grading.collect import find
-    from labkit.lab.grading.results import Exam
+    from labkit.course.grading import class_run as many
+    from labkit.course.grading.discover import find
+    from labkit.course.grading.results import Exam
     options = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
     with distributed.LocalCluster(**options) as cluster:
         results = many.grade_all(find([Path(sys.argv[1])], sys.exit), Exam("seed", replay=False),
@@ -167,7 +169,7 @@ def test_a_class_is_graded_on_a_dask_cluster(klass: Path, tmp_path: Path) -> Non
         hand_in(klass, f"learner-{number}", "05")
     (tmp_path / "on_dask.py").write_text(ON_DASK)
     argv = [sys.executable, str(tmp_path / "on_dask.py"), str(klass)]
-    environ = dict(os.environ) | {"PYTHONPATH": str(paths.checkout())}
+    environ = dict(os.environ) | {"PYTHONPATH": str(state_folder.checkout())}
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     there = json.loads(done.stdout)
@@ -178,9 +180,9 @@ def test_a_class_is_graded_on_a_dask_cluster(klass: Path, tmp_path: Path) -> Non
 def test_without_a_scheduler_at_the_address_it_says_so(klass: Path) -> None:
     code = f"""
 from pathlib import Path
-from labkit.lab.grading import many
-from labkit.lab.grading.collect import find
-from labkit.lab.grading.results import Exam
+from labkit.course.grading import class_run as many
+from labkit.course.grading.discover import find
+from labkit.course.grading.results import Exam
 many.grade_all(find([Path({str(klass)!r})]), Exam("seed"), scheduler="127.0.0.1:1")
 """
     hand_in(klass, "alice", "05")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from labkit import paths
-from labkit.lab.notebooks import posed
+from labkit.course import exercise_spec
+from labkit.files import state_folder
 from tests.notebooks.rooms import judged, need_rooms
 
-HIDDEN = (paths.checkout() / "docs" / "hidden" / "lab05.py").read_text()
+HIDDEN = (state_folder.checkout() / "docs" / "hidden" / "lab05.py").read_text()
 
 SPECIAL: dict[str, tuple[str, str]] = {
     "for names that begin as the notebook's do": (
@@ -53,7 +53,7 @@ def join(pid):
 @pytest.mark.parametrize("name", ["isolate", "together", "join"])
 def test_a_solution_passes(name: str) -> None:
     need_rooms()
-    one = posed.posed("05", name)
+    one = exercise_spec.posed("05", name)
     assert [said["outcome"] for said in judged(one, one.solved, hidden=(HIDDEN,))] == ["passed", "passed"]
 
 
@@ -61,7 +61,7 @@ def test_a_solution_passes(name: str) -> None:
 def test_what_is_made_for_the_notebooks_check_does_not(how: str) -> None:
     need_rooms()
     name, answer = SPECIAL[how]
-    seen, hidden = judged(posed.posed("05", name), answer, hidden=(HIDDEN,))
+    seen, hidden = judged(exercise_spec.posed("05", name), answer, hidden=(HIDDEN,))
     assert (seen["outcome"], hidden["outcome"]) == ("passed", "not yet"), (seen, hidden)
     # The reason is shown to learners: it says what kind of question it was, and no more.
     assert not any(word in hidden["why"] for word in ("unshare", "setns", "ns/uts", "inode", "box-", "twice"))
@@ -69,5 +69,5 @@ def test_what_is_made_for_the_notebooks_check_does_not(how: str) -> None:
 
 def test_an_untouched_stub_is_not_attempted_twice() -> None:
     need_rooms()
-    one = posed.posed("05", "isolate")
+    one = exercise_spec.posed("05", "isolate")
     assert [said["outcome"] for said in judged(one, one.stub, hidden=(HIDDEN,))] == ["not attempted"] * 2

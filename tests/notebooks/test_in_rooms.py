@@ -2,8 +2,8 @@
 
 import pytest
 
-from labkit.lab.notebooks import source
-from labkit.lab.notebooks.posed import Posed
+from labkit.course.exercise_spec import Posed
+from labkit.course.source import lab_source
 from tests.notebooks.rooms import all_exercises, judged, need_rooms, tried
 from tests.requirements import need, need_servers
 
@@ -18,7 +18,7 @@ NOT_IN_ROOMS = {"guest"}
 @every_exercise
 def test_the_solution_passes(posed: Posed) -> None:
     need_rooms()
-    need(*(word for word in (*source.needs(posed.written_in), *posed.needs) if word not in NOT_IN_ROOMS))
+    need(*(word for word in (*lab_source.needs(posed.written_in), *posed.needs) if word not in NOT_IN_ROOMS))
     if posed.written_in.stem.startswith("01"):
         need_servers()
     (said,) = judged(posed, posed.solved)

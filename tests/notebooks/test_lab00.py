@@ -4,10 +4,11 @@ import pytest
 
 from labkit import host, process, syscalls
 from labkit.constants import CLONE_NEWUTS
-from labkit.lab import NotAttempted, NotYet, Passed, doctor, show
-from labkit.lab.exercises import hostname
-from labkit.lab.notebooks.trial import attempt
-from labkit.lab.views import doctor_view
+from labkit.course.authoring.trial import attempt
+from labkit.course.doctor import doctor, notebook_table
+from labkit.course.exercises.common import hostname
+from labkit.course.framework import rendering
+from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed
 
 # mistake: (exercise, its cell, words that only its message has)
 MISTAKES = {
@@ -163,12 +164,12 @@ def test_threads_elsewhere_sees_a_thread_that_has_left() -> None:
 
 
 def test_doctor_table_follows_the_machine_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = doctor_view.DoctorTable()
+    table = notebook_table.DoctorTable()
     topics = [finding["topic"] for finding in table.state["findings"]]
     assert {"machine", "Python", "namespaces"} <= set(topics)
     assert "05" in [lab["number"] for lab in table.state["labs"]]
     monkeypatch.setattr(doctor, "report", _Report)
-    monkeypatch.setattr(show, "in_notebook", lambda: True)
+    monkeypatch.setattr(rendering, "in_notebook", lambda: True)
     monkeypatch.setattr(table, "_make_widget", _Widget)
     table.show()
     table._on_message(None, {"kind": "shown"}, None)

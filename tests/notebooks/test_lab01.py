@@ -2,8 +2,8 @@
 
 import pytest
 
-from labkit.lab import NotYet, Passed
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring.trial import attempt
+from labkit.course.framework.outcomes import NotYet, Passed
 from tests.requirements import need_servers
 
 

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from labkit import host, procfs
-from labkit.lab import NotAttempted, NotYet, Passed
-from labkit.lab.exercises.troubles import ANSWERS, TROUBLES
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring.trial import attempt
+from labkit.course.exercises.lab02.troubles import ANSWERS, TROUBLES
+from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed
 
 P99 = """
 def p99(latencies):

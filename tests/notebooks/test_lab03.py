@@ -2,11 +2,11 @@
 
 import pytest
 
-from labkit.lab import NotYet, Passed
-from labkit.lab.notebooks import source
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring.trial import attempt
+from labkit.course.framework.outcomes import NotYet, Passed
+from labkit.course.source import lab_source
 
-SOLVED = {cell.exercise: cell.solved for cell in source.read(source.path_of("03")) if cell.exercise}
+SOLVED = {cell.exercise: cell.solved for cell in lab_source.read(lab_source.path_of("03")) if cell.exercise}
 
 
 def changed(name: str, old: str, new: str) -> tuple[str, str]:

@@ -5,10 +5,11 @@ import re
 import pytest
 
 from labkit import kvm
-from labkit.lab import NotYet, Passed
-from labkit.lab.exercises.hypervisor import assemble, read_port, write_port
-from labkit.lab.notebooks import execute, release, source
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring import execute, release
+from labkit.course.authoring.trial import attempt
+from labkit.course.exercises.lab04.guests import assemble, read_port, write_port
+from labkit.course.framework.outcomes import NotYet, Passed
+from labkit.course.source import lab_source
 
 MISTAKES = {
     "one byte of each item": (
@@ -397,7 +398,7 @@ def test_without_the_device_the_lab_goes_on_in_software_and_gives_the_same(monke
     """The whole solved lab where neither /dev/kvm nor QEMU can be found: its cells say so, and it goes on."""
     monkeypatch.setenv("LABKIT_KVM", "/none")
     monkeypatch.setenv("LABKIT_QEMU", "/none")
-    md = source.path_of("04")
+    md = lab_source.path_of("04")
     notebook = execute.execute(release.build(md, solved=True), release.learner_path(md).parent)
     shown = "\n".join(
         output.get("text") or output.get("data", {}).get("text/plain", "")

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from labkit import host
-from labkit.lab import NotYet, Passed
-from labkit.lab.exercises import hostname
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring.trial import attempt
+from labkit.course.exercises.common import hostname
+from labkit.course.framework.outcomes import NotYet, Passed
 
 # mistake: (exercise, its cell, words that only its message has)
 MISTAKES = {
@@ -523,7 +523,7 @@ def test_other_right_ways_pass(way: str) -> None:
 
 IN_A_NOTEBOOK = """
 import threading
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring.trial import attempt
 
 threading.Thread(target=threading.Event().wait, daemon=True).start()  # as a notebook has others
 print(attempt("05", "isolate", '''

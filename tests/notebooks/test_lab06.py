@@ -5,8 +5,8 @@ import os
 import pytest
 
 from labkit import host, procfs
-from labkit.lab import NotYet, Passed
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring.trial import attempt
+from labkit.course.framework.outcomes import NotYet, Passed
 from labkit.process import run_in_child
 
 #: An ordinary user may not mount a procfs of the machine's PID namespace; root may, and then sees the machine's.

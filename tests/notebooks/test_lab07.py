@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from labkit import cgroups, host, procfs, rootfs
-from labkit.lab import NotYet, Passed
-from labkit.lab.notebooks.trial import attempt, defined_in
+from labkit.course.authoring.trial import attempt, defined_in
+from labkit.course.framework.outcomes import NotYet, Passed
 from labkit.process import run_in_child
 from tests.requirements import machine_cannot
 

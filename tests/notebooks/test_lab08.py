@@ -5,10 +5,10 @@ import os
 import pytest
 
 from labkit import host, procfs
-from labkit.lab import NotYet, Passed
-from labkit.lab.exercises import layering
-from labkit.lab.exercises.lab08 import MARKS
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring.trial import attempt
+from labkit.course.exercises.lab08 import overlay_checks
+from labkit.course.exercises.lab08.exercises import MARKS
+from labkit.course.framework.outcomes import NotYet, Passed
 
 LAYER = """
 def layer(image, home):
@@ -372,7 +372,7 @@ def test_checks_mount_nothing_on_the_lab_host() -> None:
 
 def test_a_place_is_found_where_files_lie_on_an_overlay(tmp_path_factory: pytest.TempPathFactory) -> None:
     """As in a container, whose own files lie on an overlay: there the workshop is a tmpfs."""
-    with layering.place() as here:
+    with overlay_checks.place() as here:
         lower, upper, work, merged = here.make("lower", "upper", "work", "merged")
         options = f"lowerdir={lower},upperdir={upper},workdir={work}{MARKS}"
         here.do(_mount_overlay, merged, options)
@@ -387,7 +387,7 @@ def _mount_overlay(merged: str, options: str) -> None:
 
 
 def _room_in(folder: str) -> tuple[str, str]:
-    from labkit.lab.workshop import make_room
+    from labkit.course.experiments.overlay_scratch import make_room
 
     os.mkdir(f"{folder}/tmp")
     before = [one.filesystem for one in procfs.mountinfo() if one.mount_point == folder][-1]

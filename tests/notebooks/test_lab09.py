@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from labkit import host
-from labkit.lab import NotChecked, NotYet, Passed
-from labkit.lab.notebooks.needs import lacking
-from labkit.lab.notebooks.trial import attempt
+from labkit.course.authoring.trial import attempt
+from labkit.course.framework.outcomes import NotChecked, NotYet, Passed
+from labkit.course.needs import lacking
 from tests.requirements import machine_cannot, need
 
 needs_groups = pytest.mark.usefixtures("groups")

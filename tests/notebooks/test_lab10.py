@@ -5,9 +5,9 @@ import socket
 import pytest
 
 from labkit import host
-from labkit.lab import NotAttempted, NotYet, Passed
-from labkit.lab.notebooks.posed import posed
-from labkit.lab.notebooks.trial import attempt, outcome_of
+from labkit.course.authoring.trial import attempt, outcome_of
+from labkit.course.exercise_spec import posed
+from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed
 from labkit.process import run_in_child
 from tests.requirements import need_command
 

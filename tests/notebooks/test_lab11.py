@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from labkit import bpf, capabilities, host, procfs, rootfs
-from labkit.lab import NotAttempted, NotChecked, NotYet, Passed
-from labkit.lab.exercises import asked, filters, privilege
-from labkit.lab.notebooks.trial import attempt, defined_in
+from labkit.course.authoring.trial import attempt, defined_in
+from labkit.course.exercises.lab11 import filter_checks, kernel_answers, privilege_checks
+from labkit.course.framework.outcomes import NotAttempted, NotChecked, NotYet, Passed
 from labkit.process import run_in_child
 from tests.requirements import machine_cannot
 
@@ -265,8 +265,8 @@ def test_what_the_machine_lacks_is_said(exercise: str, code: str, monkeypatch: p
     def refused(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(filters, "machine", lambda: "riscv64")
-    monkeypatch.setattr(privilege, "run_in_child", refused)
+    monkeypatch.setattr(filter_checks, "machine", lambda: "riscv64")
+    monkeypatch.setattr(privilege_checks, "run_in_child", refused)
     outcome = attempt("11", exercise, code)
     assert isinstance(outcome, NotChecked), outcome
     assert "This machine cannot run the check" in outcome.text
@@ -284,15 +284,15 @@ def test_the_lab_host_has_its_powers_and_its_name_afterwards() -> None:
 
 def test_the_boxs_filter_refuses_every_way_to_namespaces_and_mounts() -> None:
     """Asked in the kernel, by root with all powers: EPERM is the filter's, and never the kernel's own."""
-    answers = run_in_child(asked.for_namespaces_and_mounts, defined_in("11")["FILTER"])
+    answers = run_in_child(kernel_answers.for_namespaces_and_mounts, defined_in("11")["FILTER"])
     assert answers.pop("clone3") == "ENOSYS"
     assert answers == dict.fromkeys(answers, "EPERM")
-    assert len(answers) == len(asked.KINDS) + 12
+    assert len(answers) == len(kernel_answers.KINDS) + 12
 
 
 def test_what_is_asked_is_not_refused_by_the_kernel_itself() -> None:
     """Without the filter's refusal, none of the calls gets the answer that stands for it."""
-    answers = run_in_child(asked.for_namespaces_and_mounts, bpf.assemble("ret allow"))
+    answers = run_in_child(kernel_answers.for_namespaces_and_mounts, bpf.assemble("ret allow"))
     assert not {"EPERM", "ENOSYS"} & set(answers.values()), answers
     assert answers["clone(NEWUSER)"] == answers["unshare"] == "ok"
 
@@ -306,8 +306,8 @@ def test_the_box_of_the_lab_starts_programs_under_its_filter(tmp_path: Path) -> 
 def test_the_filter_against_folders_refuses_all_that_makes_one() -> None:
     names = defined_in("11")
     code = bpf.assemble(names["NO_FOLDERS"], {"mkdir": names["SYSCALLS"]["mkdirat"], **names["SYSCALLS"]})
-    answers = run_in_child(asked.for_folders, code)
+    answers = run_in_child(kernel_answers.for_folders, code)
     assert {"mkdirat", "io_uring_setup"} <= set(answers)
     assert answers == dict.fromkeys(answers, "EPERM")
-    let_through = run_in_child(asked.for_folders, bpf.assemble("ret allow"))
+    let_through = run_in_child(kernel_answers.for_folders, bpf.assemble("ret allow"))
     assert {let_through["mkdirat"], let_through.get("mkdir", "EFAULT")} == {"EFAULT"}

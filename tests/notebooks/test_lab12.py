@@ -18,19 +18,19 @@ from typing import Any
 import pytest
 
 from labkit import cgroups, host, procfs, rootfs
-from labkit.lab import NotAttempted, NotYet, Outcome, Passed
-from labkit.lab.exercises import lab12
-from labkit.lab.exercises.boxes import Running, wrong_box
-from labkit.lab.exercises.standin import StandIn, find_command
-from labkit.lab.exercises.steporder import CONSEQUENCES, RULES, STEP_NAMES, Rule, wrong_order, wrong_reasons
-from labkit.lab.notebooks import source
-from labkit.lab.notebooks.posed import posed
-from labkit.lab.notebooks.trial import attempt, defined_before
+from labkit.course.authoring.trial import attempt, defined_before
+from labkit.course.exercise_spec import posed
+from labkit.course.exercises.common.mount_stand_in import StandIn, find_command
+from labkit.course.exercises.lab12 import exercises
+from labkit.course.exercises.lab12.container_checks import Running, wrong_box
+from labkit.course.exercises.lab12.step_order import CONSEQUENCES, RULES, STEP_NAMES, Rule, wrong_order, wrong_reasons
+from labkit.course.framework.outcomes import NotAttempted, NotYet, Outcome, Passed
+from labkit.course.source import lab_source
 from labkit.process import run_in_child, spawn
 from tests.requirements import machine_cannot
 
 AS_ROOT = os.geteuid() == 0
-MD = source.path_of("12")
+MD = lab_source.path_of("12")
 ORDER = [
     "group",
     "namespaces",
@@ -135,7 +135,7 @@ def build(lab: dict[str, Any], order: list[str], network: int | None = None) -> 
             try:
                 os.dup2(os.open("/", os.O_RDONLY | os.O_DIRECTORY), 9)
                 joined = None if network is None else os.open(f"/proc/{network}/ns/net", os.O_RDONLY)
-                one = box(command, lab12._image(), "box-test", None, joined, workdir)
+                one = box(command, exercises._image(), "box-test", None, joined, workdir)
                 one.home = home
                 for name in order:
                     try:
@@ -196,7 +196,7 @@ def test_in_the_wrong_order_happens_what_the_rule_says(rule: Rule, lab: dict[str
             finally:
                 run_in_child(lab["sethostname"], before)
             return
-        with spawn(lab12._new_network) as other:
+        with spawn(exercises._new_network) as other:
             network = other.pid if (rule.first, rule.then) == ("namespaces", "close") else None
             with Running(town, build(lab, order, network), ["/bin/sleep", "4321"], workdir) as box:
                 happened(rule, box, town)
@@ -254,8 +254,8 @@ def test_all_orders_that_the_rules_allow_are_of_twelve_steps() -> None:
 
 # run
 
-RUN = source.solution(MD, "run")
-POD = source.solution(MD, "pod")
+RUN = lab_source.solution(MD, "run")
+POD = lab_source.solution(MD, "pod")
 MISTAKES = {
     "the steps in the caller": (
         "run",
@@ -536,8 +536,8 @@ def test_a_box_is_not_built_by_the_machines_own_python(hostile_image: Path, tmp_
     before = python.read_bytes()
     program = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        "from labkit.lab.notebooks.posed import posed\n"
-        "from labkit.lab.notebooks.trial import defined_before\n"
+        "from labkit.course.exercise_spec import posed\n"
+        "from labkit.course.authoring.trial import defined_before\n"
         f"defined_before(posed('12', 'pod'))['run'](['/entry'], {str(hostile_image)!r})\n"
     )
     environment = {**os.environ, "PYTHONHOME": sys.base_prefix}

@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from labkit.lab.notebooks import execute, release
-from labkit.lab.notebooks.replay import Replay, replay
+from labkit.course.authoring import execute, release
+from labkit.course.authoring.replay import Replay, replay
 
 HERE = Path(__file__).parent
 TOY = HERE / "data" / "90_toy.md"
@@ -148,7 +148,7 @@ def test_a_failing_cell_is_said_with_its_error() -> None:
 
 def test_failures_are_shown_in_a_few_lines_and_replay(tmp_path: Path) -> None:
     """A box for what labkit says, an exception for what the kernel says; no frames of labkit's own; the same again."""
-    head = "from labkit.constants import CLONE_NEWNS\nfrom labkit.lab import Lab\n"
+    head = "from labkit.constants import CLONE_NEWNS\nfrom labkit.course.lab import Lab\n"
     head += "from labkit.process import run_in_child\nfrom labkit.syscalls import umount2, unshare\nlab = Lab('99')"
     notebook = notebook_of(
         head,
@@ -182,7 +182,11 @@ def test_failures_are_shown_in_a_few_lines_and_replay(tmp_path: Path) -> None:
 
 
 def test_a_box_stops_the_notebook_as_an_exception_does() -> None:
-    cells = ["from labkit.lab import Lab\nlab = Lab('99')", "from labkit import container\ncontainer.run([])", "1"]
+    cells = [
+        "from labkit.course.lab import Lab\nlab = Lab('99')",
+        "from labkit import container\ncontainer.run([])",
+        "1",
+    ]
     with pytest.raises(execute.CellFailed, match="InvalidConfig: The command is a list of strings"):
         execute.execute(notebook_of(*cells), TOY.parent)
 

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from labkit.lab import NotAttempted, NotYet, Passed, guestos
-from labkit.lab.exercises import shares
-from labkit.lab.exercises.shares import Table, compared, read
-from labkit.lab.sharing import FACTS, PLACES, Finding, look
+from labkit.course.exercises.lab04 import isolation_table
+from labkit.course.exercises.lab04.isolation_table import Table, compared, read
+from labkit.course.experiments import notebook_vm
+from labkit.course.experiments.sharing import FACTS, PLACES, Finding, look
+from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed
 from tests.requirements import need
 
 NAMES = [fact.name for fact in FACTS]
-RIGHT = {name: set(places) for name, places in shares.KNOWN.items()}
+RIGHT = {name: set(places) for name, places in isolation_table.KNOWN.items()}
 
 
 def found_as(table: dict[str, set[str]]) -> Table:
@@ -27,8 +28,8 @@ def seen() -> Iterator[Table]:
     """What is found on this machine."""
     need("guest")
     numbers = iter(range(71_000_001, 72_000_000))
-    yield look(guestos.guest(128), lambda: next(numbers))
-    guestos.end()
+    yield look(notebook_vm.guest(128), lambda: next(numbers))
+    notebook_vm.end()
 
 
 def test_this_machine_has_it_as_the_course_says(seen: Table) -> None:
@@ -52,7 +53,7 @@ def test_each_wrong_entry_gets_its_own_message(name: str, place: str) -> None:
     claim = "does not share" if place in RIGHT[name] else "shares"
     assert f"the {place} {claim} it" in outcome.seen
     assert f"`in the {place}`" in outcome.seen and "`on the host`" in outcome.seen
-    assert outcome.why == shares._THINK[name]
+    assert outcome.why == isolation_table._THINK[name]
     assert "other" not in outcome.seen.partition("The host:")[2]
 
 

@@ -6,15 +6,16 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit import paths
-from labkit.lab.notebooks import execute, release, source
-from labkit.lab.notebooks.needs import lacking
-from labkit.lab.notebooks.replay import replay
+from labkit.course.authoring import execute, release
+from labkit.course.authoring.replay import replay
+from labkit.course.needs import lacking
+from labkit.course.source import lab_source
+from labkit.files import state_folder
 from tests.requirements import machine_cannot, need
 
 HERE = Path(__file__).parent
 SANITIZE = HERE / "sanitize.cfg"
-SOURCES = source.all_paths()
+SOURCES = lab_source.all_paths()
 
 
 def test_every_lab_has_up_to_date_notebooks() -> None:
@@ -24,7 +25,7 @@ def test_every_lab_has_up_to_date_notebooks() -> None:
 
 def test_every_notebook_has_a_source() -> None:
     stems = {md.stem for md in SOURCES}
-    notebooks = [*(paths.checkout() / "labs").glob("*.ipynb"), *(HERE / "solved").glob("*.ipynb")]
+    notebooks = [*(state_folder.checkout() / "labs").glob("*.ipynb"), *(HERE / "solved").glob("*.ipynb")]
     assert {notebook.stem for notebook in notebooks} <= stems
 
 
@@ -32,19 +33,19 @@ def test_every_notebook_has_a_source() -> None:
 @pytest.mark.parametrize("time", ["first", pytest.param("second", marks=pytest.mark.long)])
 @pytest.mark.parametrize("md", SOURCES, ids=[md.stem for md in SOURCES])
 def test_solved_gives_what_it_gave(md: Path, time: str) -> None:
-    need(*source.needs_anywhere(md))
-    done = replay(release.solved_path(md), folder=paths.checkout() / "labs", sanitize=SANITIZE)
+    need(*lab_source.needs_anywhere(md))
+    done = replay(release.solved_path(md), folder=state_folder.checkout() / "labs", sanitize=SANITIZE)
     assert done.exit_code == 0, done.text
     assert not _left_behind(done.state)
 
 
-DEMANDING = [md for md in SOURCES if source.needs(md)]
+DEMANDING = [md for md in SOURCES if lab_source.needs(md)]
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("md", DEMANDING, ids=[md.stem for md in DEMANDING])
 def test_a_lab_that_lacks_something_says_so_and_goes_on(md: Path) -> None:
-    lack = lacking(source.needs(md))
+    lack = lacking(lab_source.needs(md))
     if lack is None:
         machine_cannot("lack what this lab needs: it has it all")
     notebook = execute.execute(release.build(md, solved=True), release.learner_path(md).parent)
@@ -60,7 +61,7 @@ def test_a_lab_that_lacks_something_says_so_and_goes_on(md: Path) -> None:
 @pytest.mark.parametrize("md", SOURCES, ids=[md.stem for md in SOURCES])
 def test_learners_copy_gives_nothing_away(md: Path) -> None:
     notebook = nbformat.read(release.learner_path(md), as_version=4)  # type: ignore[no-untyped-call]
-    solutions = {cell.solved for cell in source.read(md) if cell.has_solution}
+    solutions = {cell.solved for cell in lab_source.read(md) if cell.has_solution}
     for cell in notebook.cells:
         assert "###" not in cell.source or cell.cell_type == "markdown"
         assert cell.source not in solutions

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from labkit import cgroups, paths
+from labkit import cgroups
 from labkit.cgroups.events import Pressure
 from labkit.errors import InvalidConfig
+from labkit.files import state_folder
 
 
 def test_a_module_of_the_kernels_files_starts_nothing() -> None:
     """In a new interpreter: what ran before this test may have started a lab host."""
-    program = "from labkit import cgroups, cgroupfs, host; assert host._current is None"
-    subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(paths.checkout())}, check=True)
+    program = "import labkit.cgroups; from labkit.host import lab_host; assert lab_host._current is None"
+    subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(state_folder.checkout())}, check=True)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import changeset, layers
+from labkit import changeset
 from labkit.changeset import Change, Skipped
 from labkit.errors import InvalidConfig, LabkitError
+from labkit.overlay import layer_reader
 from tests.requirements import machine_cannot
 
 
@@ -234,30 +235,30 @@ def test_a_folder_exchanged_for_a_link_meanwhile(upper: Path, tmp_path: Path) ->
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret")
-    with layers.opened(upper) as top:
+    with layer_reader.opened(upper) as top:
         (upper / "folder").symlink_to(outside)
         with pytest.raises(LabkitError, match="'folder' was replaced"):
-            layers.entries_of(top, "folder")
+            layer_reader.entries_of(top, "folder")
         (upper / "file").write_text("mine")
-        (entry,) = (one for one in layers.entries_of(top, "") if one.name == "file")
+        (entry,) = (one for one in layer_reader.entries_of(top, "") if one.name == "file")
         (upper / "file").unlink()
         (upper / "file").symlink_to(outside / "secret")
-        with pytest.raises(LabkitError, match="'file' was replaced"), layers.contents(top, entry):
+        with pytest.raises(LabkitError, match="'file' was replaced"), layer_reader.contents(top, entry):
             pass
         (upper / "file").unlink()
-        with pytest.raises(LabkitError, match="'file' was replaced"), layers.contents(top, entry):
+        with pytest.raises(LabkitError, match="'file' was replaced"), layer_reader.contents(top, entry):
             pass
 
 
 def test_a_file_that_shrinks_while_it_is_read(upper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (upper / "log").write_bytes(bytes(1000))
-    contents = layers.contents
+    contents = layer_reader.contents
 
-    def shrunk(top: int, entry: layers.Entry):  # type: ignore[no-untyped-def]
+    def shrunk(top: int, entry: layer_reader.Entry):  # type: ignore[no-untyped-def]
         os.truncate(upper / "log", 10)
         return contents(top, entry)
 
-    monkeypatch.setattr(layers, "contents", shrunk)
+    monkeypatch.setattr(layer_reader, "contents", shrunk)
     with pytest.raises(LabkitError, match="'log' changed while it was read"):
         changeset.as_tar(upper, io.BytesIO())
 

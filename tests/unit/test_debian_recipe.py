@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths
+from labkit.course.experiments.servers import trees
 from labkit.errors import LabkitError
-from labkit.lab.servers import trees
+from labkit.files import state_folder
 
-RECIPE = paths.checkout() / "rootfs/debian/build_debian.py"
+RECIPE = state_folder.checkout() / "rootfs/debian/build_debian.py"
 
 
 def build(target: Path, *names: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from labkit import paths
-from labkit.lab import setup_debian
+from labkit.course.setup import debian
+from labkit.files import state_folder
 
-CHECKOUT = paths.checkout()
+CHECKOUT = state_folder.checkout()
 FOLDER = CHECKOUT / ".devcontainer"
 TEXT = (FOLDER / "devcontainer.json").read_text()
 
@@ -127,8 +127,8 @@ def test_it_installs_what_set_up_wants(machine: str, tmp_path: Path) -> None:
     update, install = said.read_text().splitlines()
     assert update == "update"
     installed = {word for word in install.split() if not word.startswith("-")} - {"install"}
-    qemu = {name for names in setup_debian._QEMU.values() for name in names}
-    wanted = setup_debian.PACKAGES.keys() - qemu | setup_debian._QEMU[machine].keys()
+    qemu = {name for names in debian._QEMU.values() for name in names}
+    wanted = debian.PACKAGES.keys() - qemu | debian._QEMU[machine].keys()
     assert installed == wanted | {"python3", "python3-venv"}
 
 

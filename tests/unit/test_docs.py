@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths
+from labkit.files import state_folder
 from tests.commands import wrong_commands
 
-CHECKOUT = paths.checkout()
+CHECKOUT = state_folder.checkout()
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 # Commands stand in `code`, or in lines indented by four or between fences.
 COMMAND = re.compile(

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from labkit import paths, procfs
-from labkit.lab import doctor, machine
-from labkit.lab.findings import Finding, findings
-from labkit.lab.machine import Cgroups, Machine
+from labkit import procfs
+from labkit.course.doctor import doctor
+from labkit.course.doctor import facts as machine
+from labkit.course.doctor.facts import Cgroups, Machine
+from labkit.course.doctor.findings import Finding, findings
+from labkit.files import state_folder
 
 TRIALS = ("user", "mnt", "uts", "ipc", "pid", "net", "cgroup", "time", "mount", "proc", "overlay", "kvm")
 GOOD = Machine(
@@ -140,7 +142,7 @@ def test_subordinate_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_lab_that_exists_is_known() -> None:
     numbers = {number for number, _, _ in doctor.LABS}
-    assert {path.name[:2] for path in (paths.checkout() / "labs/source").glob("[0-9]*.md")} <= numbers
+    assert {path.name[:2] for path in (state_folder.checkout() / "labs/source").glob("[0-9]*.md")} <= numbers
     topics = {line.topic.strip() for line in findings(GOOD)}
     for number, _, needs in doctor.LABS:
         assert {need.strip() for need in needs} <= topics, number

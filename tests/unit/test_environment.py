@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from rattler import BuildString, Channel, MatchSpec, PackageRecord
 from rattler.exceptions import InvalidMatchSpecError
 
-from labkit import paths
+from labkit.files import state_folder
 
 CHANNELS = ["conda-forge", "nodefaults"]
 # What conda-forge calls otherwise: its name to PyPI's.
@@ -28,8 +28,8 @@ PYPI_NAMES = {"psycopg2": "psycopg2-binary"}
 CONDA_ONLY = {"pip"}
 PYTHON = "python"
 
-ENVIRONMENT = (paths.checkout() / "environment.yml").read_text()
-PYPROJECT = (paths.checkout() / "pyproject.toml").read_text()
+ENVIRONMENT = (state_folder.checkout() / "environment.yml").read_text()
+PYPROJECT = (state_folder.checkout() / "pyproject.toml").read_text()
 
 
 def conda_specs(environment: str) -> dict[str, MatchSpec]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab.grading import collect, lms, notebookfile
-from labkit.lab.grading.collect import Found, Tally, find
+from labkit.course.grading import discover, lms_names, notebook_reader
+from labkit.course.grading.discover import Found, Tally, find
 from tests.unit.test_grading_submission import pristine, stored
 
 
@@ -114,7 +114,7 @@ def test_the_last_attempt_counts_and_the_others_are_told(names: tuple[str, str],
 
 def test_names_that_no_system_gave_are_not_taken_apart() -> None:
     for name in ("05_uts_alice", "alice_05", "alice", "ann_lee_05_uts", "2026_05_uts"):
-        assert lms.read(name) is None, name
+        assert lms_names.read(name) is None, name
 
 
 @pytest.mark.parametrize("ending", [".ipynb.txt", ".ipynb.json", ".IPYNB", ".Ipynb.TXT"])
@@ -144,10 +144,10 @@ def test_large_files_without_a_name_are_not_parsed_to_find_their_lab(
     for number in range(4):
         stored(tmp_path / f"learner{number}", text, "mine.ipynb")
     parsed: list[Path] = []
-    monkeypatch.setattr(notebookfile, "read", parsed.append)
+    monkeypatch.setattr(notebook_reader, "read", parsed.append)
     assert people(tmp_path) == [(f"learner{number}", "05") for number in range(4)]
     assert parsed == []
-    assert collect._EXERCISE.findall(b'"exercise": "join"') == [b"join"]
+    assert discover._EXERCISE.findall(b'"exercise": "join"') == [b"join"]
 
 
 def test_what_lies_in_a_learners_folder_is_that_learners_whatever_it_is_called(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from labkit.course.grading import cli, report
+from labkit.course.grading.results import Result
 from labkit.errors import LabkitError
-from labkit.lab.grading import command, report
-from labkit.lab.grading.results import Result
 from tests.gradings import NOT_CHECKED, NOT_YET, a_class, exercise, result
 
 Output = pytest.CaptureFixture[str]
@@ -16,7 +16,7 @@ Output = pytest.CaptureFixture[str]
 
 def refused(capsys: Output, *argv: object) -> str:
     """What wrong usage is told, which is one line and exit code 2."""
-    assert command.main([str(word) for word in argv]) == 2
+    assert cli.main([str(word) for word in argv]) == 2
     said = capsys.readouterr()
     lines = said.err.splitlines()
     assert lines and lines[-1].startswith("lab: ") and said.out == ""
@@ -40,7 +40,7 @@ def test_wrong_usage_is_said_in_a_sentence(tmp_path: Path, capsys: Output) -> No
     assert "takes one folder" in refused(capsys, "--report-only", empty, empty)
     assert "takes one folder" in refused(capsys, "--report-only", gone)
     with pytest.raises(SystemExit) as ended:
-        command.main([])
+        cli.main([])
     assert ended.value.code == 2
 
 
@@ -56,13 +56,13 @@ def test_a_folder_of_something_else_is_refused_before_anything_is_graded(tmp_pat
 def test_pages_are_made_anew_from_the_results(tmp_path: Path, capsys: Output) -> None:
     report.write(a_class(4), tmp_path / "one")
     (tmp_path / "one" / "index.html").unlink()
-    assert command.main(["--report-only", str(tmp_path / "one")]) == 0
+    assert cli.main(["--report-only", str(tmp_path / "one")]) == 0
     assert f"The pages: {tmp_path / 'one' / 'index.html'}" in capsys.readouterr().out
     assert (tmp_path / "one" / "index.html").exists()
-    command.main(["--report-only", "--out", str(tmp_path / "two"), str(tmp_path / "one")])
+    cli.main(["--report-only", "--out", str(tmp_path / "two"), str(tmp_path / "one")])
     assert (tmp_path / "two" / "scores.csv").read_bytes() == (tmp_path / "one" / "scores.csv").read_bytes()
     with pytest.raises(LabkitError, match="There are no results in"):
-        command.main(["--report-only", str(tmp_path)])
+        cli.main(["--report-only", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_pages_are_made_anew_from_the_results(tmp_path: Path, capsys: Output) ->
     ],
 )
 def test_the_exit_code_is_about_the_machine_and_not_about_points(of: Result, expected: bool) -> None:
-    assert command.failed(of) == expected
+    assert cli.failed(of) == expected
 
 
 def test_a_signal_that_was_ignored_stays_ignored() -> None:
     """nohup ./lab grade goes on when its terminal is closed."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with command._terminated():
+        with cli._terminated():
             os.kill(os.getpid(), signal.SIGHUP)
     except KeyboardInterrupt:
         pytest.fail("it was stopped by a signal that it was begun to ignore")

@@ -6,17 +6,19 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit.lab.grading.rebuilt import rebuild
-from labkit.lab.notebooks import posed, release, source
+from labkit.course import exercise_spec
+from labkit.course.authoring import release
+from labkit.course.grading.assemble import rebuild
+from labkit.course.source import lab_source
 
-SOURCES = source.all_paths()
+SOURCES = lab_source.all_paths()
 every_lab = pytest.mark.parametrize("md", SOURCES, ids=[md.stem for md in SOURCES])
 
 
 @every_lab
 def test_with_the_solutions_it_is_the_solved_notebook(md: Path) -> None:
     number = md.stem[:2]
-    made = rebuild(number, {one.exercise.name: one.solved for one in posed.all_of(number)})
+    made = rebuild(number, {one.exercise.name: one.solved for one in exercise_spec.all_of(number)})
     wanted = release.build(md, solved=True)
     assert [cell.source for cell in made.cells] == [cell.source for cell in wanted.cells]
     nbformat.validate(made)
@@ -25,7 +27,7 @@ def test_with_the_solutions_it_is_the_solved_notebook(md: Path) -> None:
 @every_lab
 def test_without_answers_the_exercises_alone_are_stubs(md: Path) -> None:
     number = md.stem[:2]
-    stubs = {one.solved: one.stub for one in posed.all_of(number)}
+    stubs = {one.solved: one.stub for one in exercise_spec.all_of(number)}
     made, wanted = rebuild(number, {}), release.build(md, solved=True)
     assert [cell.source for cell in made.cells] == [stubs.get(cell.source, cell.source) for cell in wanted.cells]
 
@@ -49,7 +51,7 @@ def test_an_exercise_that_there_is_not() -> None:
 
 @every_lab
 def test_what_is_posed_is_plain_and_has_no_answer(md: Path) -> None:
-    for one in posed.all_of(md.stem[:2]):
+    for one in exercise_spec.all_of(md.stem[:2]):
         plain = one.to_json()
         assert json.loads(json.dumps(plain)) == plain
         assert one.exercise.title == plain["title"] and plain["arguments"]

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from labkit.course.grading import report
+from labkit.course.grading.report import names, pages, sheets, store, terminal, texts
+from labkit.course.grading.report.gradebook import Gradebook, Score, standing
+from labkit.course.grading.results import CellRun, Judged, Replay, Result
 from labkit.errors import LabkitError
-from labkit.lab.grading import report
-from labkit.lab.grading.report import names, pages, sheets, store, terminal, texts
-from labkit.lab.grading.report.gradebook import Gradebook, Score, standing
-from labkit.lab.grading.results import CellRun, Judged, Replay, Result
 from tests.gradings import EXPECTED, NOT_ATTEMPTED, NOT_CHECKED, NOT_YET, PASSED, a_class, exercise, result
 
 HOSTILE = [

@@ -13,16 +13,18 @@ from typing import Any
 import nbformat
 import pytest
 
-from labkit import paths
-from labkit.lab.grading import collect, notebookfile
-from labkit.lab.grading.submission import MAX_ANSWER, Found, Submission, find, read
-from labkit.lab.notebooks import posed, release, source
+from labkit.course import exercise_spec
+from labkit.course.authoring import release
+from labkit.course.grading import discover, notebook_reader
+from labkit.course.grading.submission import MAX_ANSWER, Found, Submission, find, read
+from labkit.course.source import lab_source
+from labkit.files import state_folder
 
 ANSWER = "def isolate(hostname):\n    unshare(CLONE_NEWUTS)\n    sethostname(hostname)"
 
 
 def pristine(lab: str = "05", solved: bool = False) -> dict[str, Any]:
-    notebook: dict[str, Any] = json.loads(release.text_of(release.build(source.path_of(lab), solved=solved)))
+    notebook: dict[str, Any] = json.loads(release.text_of(release.build(lab_source.path_of(lab), solved=solved)))
     return notebook
 
 
@@ -58,11 +60,11 @@ def test_an_untouched_copy_has_no_answers(tmp_path: Path) -> None:
     assert submitted(tmp_path, pristine()) == Submission()
 
 
-@pytest.mark.parametrize("md", source.all_paths(), ids=[md.stem for md in source.all_paths()])
+@pytest.mark.parametrize("md", lab_source.all_paths(), ids=[md.stem for md in lab_source.all_paths()])
 def test_a_solved_notebook_has_all_answers(md: Path) -> None:
     number = md.stem[:2]
     found = read(Found("alice", number, release.solved_path(md)))
-    assert found.answers == {one.exercise.name: one.solved for one in posed.all_of(number)}
+    assert found.answers == {one.exercise.name: one.solved for one in exercise_spec.all_of(number)}
     assert not found.refused and not found.notes
 
 
@@ -113,7 +115,7 @@ def in_cells(*sources: str) -> dict[str, Any]:
     return notebook
 
 
-STUB = next(one.stub for one in posed.all_of("05") if one.exercise.name == "isolate")
+STUB = next(one.stub for one in exercise_spec.all_of("05") if one.exercise.name == "isolate")
 HELPER = "def helper(name):\n    return name"
 
 
@@ -306,7 +308,7 @@ def test_a_big_notebook_is_not_read(tmp_path: Path) -> None:
 
 def test_a_file_that_grows_or_has_no_size_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of /proc say that they are empty."""
-    monkeypatch.setattr(notebookfile, "MAX_BYTES", 100)
+    monkeypatch.setattr(notebook_reader, "MAX_BYTES", 100)
     assert read(Found("alice", "05", Path("/proc/self/smaps"))).refused.startswith("The notebook is bigger")
 
 
@@ -421,8 +423,8 @@ def test_a_fork_of_the_course_has_solved_notebooks_that_are_not_the_learners(tmp
 
 
 def test_ones_own_notebooks() -> None:
-    course = paths.checkout()
-    wanted = [(collect.YOU, md.stem[:2], f"{md.stem}.ipynb") for md in source.all_paths()]
+    course = state_folder.checkout()
+    wanted = [(discover.YOU, md.stem[:2], f"{md.stem}.ipynb") for md in lab_source.all_paths()]
     said: list[str] = []
     assert summary(find([course], said.append)) == wanted
     assert summary(find([course / "labs"], said.append)) == wanted
@@ -487,8 +489,8 @@ def test_what_cannot_be_found_is_said(tmp_path: Path) -> None:
 def test_one_learners_folder_does_not_keep_the_search_from_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "MAX_ENTRIES", 10)
-    monkeypatch.setattr(collect, "MAX_UNNAMED", 3)
+    monkeypatch.setattr(discover, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(discover, "MAX_UNNAMED", 3)
     for number in range(20):
         stored(tmp_path / "a-many" / f"{number:02}", "")
         stored(tmp_path / "b-unnamed", "{}", f"{number:02}.ipynb")

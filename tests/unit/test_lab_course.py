@@ -9,10 +9,13 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from labkit.course import needs
+from labkit.course.framework import rendering, time_limit
+from labkit.course.framework.exercise import Exercise
+from labkit.course.framework.exercise_view import given_names
+from labkit.course.framework.outcomes import NotYet, Passed, Verdict
+from labkit.course.lab import Lab
 from labkit.errors import InvalidConfig, Unsupported
-from labkit.lab import Exercise, Lab, NotYet, Passed, Verdict, show, timelimit
-from labkit.lab.notebooks import needs
-from labkit.lab.task import given_names
 
 SOURCE = """\
 ---
@@ -48,7 +51,7 @@ class Double(Exercise):
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABKIT_STATE", str(tmp_path))
-    monkeypatch.setattr(timelimit, "on_the_lab_host", set)
+    monkeypatch.setattr(time_limit, "on_the_lab_host", set)
 
 
 @pytest.fixture
@@ -63,11 +66,11 @@ def lab(tmp_path: Path) -> Lab:
 def cells(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     """Run cells in an IPython of their own."""
     shell: Any = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(show, "shell", lambda: shell)
-    monkeypatch.setattr(show, "display", lambda plain, *_, **__: print(plain))
-    from labkit.lab import observe
+    monkeypatch.setattr(rendering, "shell", lambda: shell)
+    monkeypatch.setattr(rendering, "display", lambda plain, *_, **__: print(plain))
+    from labkit.course.framework import magics
 
-    observe.register(lab._find_prediction)
+    magics.register(lab._find_prediction)
     shell.user_ns["lab"] = lab
     yield shell.run_cell
     InteractiveShell.clear_instance()
@@ -217,17 +220,17 @@ def test_recap_has_predictions_in_the_labs_order(lab: Lab, capsys: pytest.Captur
 
 def test_recap_and_headings_show_backquotes_as_code(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(show, "display", lambda plain, html="", **_: shown.append(html))
+    monkeypatch.setattr(rendering, "display", lambda plain, html="", **_: shown.append(html))
     lab.predict("p", "Is it `a<b`?", choices=["`yes`", "no"]).answer("`yes`")
     lab.recap()
     assert "Is it <code>a&lt;b</code>?" in shown[-1]
     assert "<code>yes</code>" in shown[-1]
-    assert "· <code>one</code>" in show.box("hint", "`one`")
+    assert "· <code>one</code>" in rendering.box("hint", "`one`")
 
 
 def test_choices_stand_once_in_the_front_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[str, str]] = []
-    monkeypatch.setattr(show, "display", lambda plain, html="", **_: shown.append((plain, html)))
+    monkeypatch.setattr(rendering, "display", lambda plain, html="", **_: shown.append((plain, html)))
     lab.predict("p", "Which?", choices=["this one", "that one"])
     assert "  - this one\n  - that one" in shown[0][0], "in plain text, where there are no buttons"
     assert not any("one" in html for _, html in shown)
@@ -245,7 +248,7 @@ def test_a_trial_is_shown_and_not_recorded(lab: Lab, capsys: pytest.CaptureFixtu
 
 def test_html_is_escaped() -> None:
     outcome = NotYet("<script>alert(1)</script> `a<b`", "one\n\ntwo")
-    html = show.outcome_html("<b>", outcome)
+    html = rendering.outcome_html("<b>", outcome)
     assert "<script>" not in html
     assert "<code>a&lt;b</code>" in html
     assert "Not yet" in html

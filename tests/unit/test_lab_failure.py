@@ -11,8 +11,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from labkit import syscalls
+from labkit.course.framework import rendering, tracebacks
+from labkit.course.lab import Lab
 from labkit.errors import ChildDied, CommandNotFound, LabkitError, StartError, Unsupported
-from labkit.lab import Lab, failure, show
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     """Run a cell that fails; return what is shown, without colours, and the exception."""
     monkeypatch.setenv("LABKIT_STATE", str(tmp_path))
     shell: Any = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(show, "shell", lambda: shell)
-    monkeypatch.setattr(show, "display", lambda plain, *_, **__: print(plain))
+    monkeypatch.setattr(rendering, "shell", lambda: shell)
+    monkeypatch.setattr(rendering, "display", lambda plain, *_, **__: print(plain))
     lab = Lab("90")
     lab.predict("p", "What?", text=True).answer("this")
     shell.user_ns |= {"in_a_child": in_a_child, "syscalls": syscalls, "Unsupported": Unsupported}
@@ -61,7 +62,7 @@ def test_an_error_of_labkits_is_one_box(failed: Any) -> None:
 def test_notes_and_what_to_do_are_in_the_box() -> None:
     error = CommandNotFound("'nope' was not found in the container")
     error.add_note("a note with <angles>")
-    plain, html = failure.as_box(error)
+    plain, html = tracebacks.as_box(error)
     assert plain.splitlines()[:2] == [
         "CommandNotFound: 'nope' was not found in the container.",
         "A note with <angles>.",
@@ -69,9 +70,9 @@ def test_notes_and_what_to_do_are_in_the_box() -> None:
     assert "What to do: The name is looked for" in plain
     assert "A note with &lt;angles&gt;." in html
     assert "<b>That did not work</b> · CommandNotFound" in html
-    assert "What to do" not in failure.as_box(StartError("it could not be started"))[0]
-    assert "must return" in failure.as_box(ChildDied("process 5 was killed by SIGKILL"))[0]
-    assert failure.as_box(LabkitError("/proc is not mounted."))[0] == "LabkitError: /proc is not mounted."
+    assert "What to do" not in tracebacks.as_box(StartError("it could not be started"))[0]
+    assert "must return" in tracebacks.as_box(ChildDied("process 5 was killed by SIGKILL"))[0]
+    assert tracebacks.as_box(LabkitError("/proc is not mounted."))[0] == "LabkitError: /proc is not mounted."
 
 
 @pytest.mark.parametrize("magic", ["", "%%observe p\n"])
@@ -130,5 +131,5 @@ def test_tb_shows_the_whole_traceback(failed: Any) -> None:
 
 
 def test_outside_ipython_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "shell", lambda: None)
-    failure.register()
+    monkeypatch.setattr(rendering, "shell", lambda: None)
+    tracebacks.register()

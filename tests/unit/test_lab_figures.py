@@ -2,8 +2,8 @@
 
 import pytest
 
+from labkit.course.views import figures
 from labkit.errors import InvalidConfig
-from labkit.lab.views import figures
 
 
 @pytest.mark.parametrize(

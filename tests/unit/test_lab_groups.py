@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from labkit import cgroups, host
+from labkit import cgroups
+from labkit.course.views import groups
+from labkit.course.views.groups_view import GroupsView
 from labkit.errors import Unsupported
-from labkit.lab.views import groups
-from labkit.lab.views.groups_view import GroupsView
+from labkit.host import lab_host
 
 
 def make(folder: Path, *, usage_usec: int = 0, periods: int = 0, stopped: int = 0, **files: str) -> None:
@@ -70,7 +71,7 @@ def view(tree: Path, monkeypatch: pytest.MonkeyPatch) -> GroupsView:
         group, pid = str(tree), None
 
     monkeypatch.setattr(cgroups, "unsupported", lambda: None)
-    monkeypatch.setattr(host, "current", lambda: Host)
+    monkeypatch.setattr(lab_host, "current", lambda: Host)
     return GroupsView()
 
 

@@ -7,15 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
+from labkit.course.framework import judge as judging
+from labkit.course.framework import pace, time_limit
+from labkit.course.framework.exercise import Exercise
+from labkit.course.framework.judge import judge
+from labkit.course.framework.outcomes import NotAttempted, NotChecked, NotYet, Passed, Verdict
 from labkit.errors import ChildDied, Unsupported
-from labkit.lab import Exercise, NotAttempted, NotChecked, NotYet, Passed, Verdict, pace, timelimit
-from labkit.lab import judge as judging
-from labkit.lab.judge import judge
 
 
 @pytest.fixture(autouse=True)
 def no_lab_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timelimit, "on_the_lab_host", set)
+    monkeypatch.setattr(time_limit, "on_the_lab_host", set)
     monkeypatch.setattr(pace, "run_in_child", lambda _: None)
 
 
@@ -151,7 +153,7 @@ def test_a_check_that_does_not_come_to_the_learner_says_so(monkeypatch: pytest.M
             time.sleep(30)
             return super().check(answer)
 
-    monkeypatch.setattr(timelimit, "SETUP_SECONDS", 0.1)
+    monkeypatch.setattr(time_limit, "SETUP_SECONDS", 0.1)
     outcome = judge(Slow, lambda: 1)
     assert isinstance(outcome, NotChecked)
     assert "this machine is too slow at the moment" in outcome.text
@@ -211,7 +213,7 @@ def test_what_is_left_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         ended.append(set(pids))
         running.difference_update(pids)
 
-    monkeypatch.setattr(timelimit, "on_the_lab_host", lambda: set(running))
+    monkeypatch.setattr(time_limit, "on_the_lab_host", lambda: set(running))
     monkeypatch.setattr(judging, "_wait_for_end", end)
     judge(Call, lambda: running.add(77))
     assert ended == [{77}]

@@ -1,7 +1,7 @@
 """The mounts of a process as a tree: what stands on what, what is new, and whether it travels."""
 
 from labkit import procfs
-from labkit.lab.views import mounttree
+from labkit.course.views import mounttree
 
 HOST = """\
 20 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw

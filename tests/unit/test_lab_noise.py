@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from labkit.course.experiments import stressors
+from labkit.course.experiments.noise import load, noise
+from labkit.course.experiments.noise.figure import NoiseView, draw
+from labkit.course.experiments.noise.noise import Measured, Result, Victim, percentile
+from labkit.course.experiments.noise.servers_figure import KeptView, ServersView
+from labkit.course.framework import measurements
 from labkit.errors import InvalidConfig
-from labkit.lab import hogs, noise, records
-from labkit.lab.noise import Measured, Result, Victim, asking, percentile
-from labkit.lab.views.noise_view import NoiseView, draw
-from labkit.lab.views.servers_view import KeptView, ServersView
 
 
 def test_percentiles_are_samples_and_never_between_two() -> None:
@@ -74,12 +76,12 @@ def test_the_figure_has_every_phase_from_the_beginning() -> None:
 
 def test_wishes_without_bounds_are_refused() -> None:
     for wish in (
-        lambda: hogs.cpu(0),
-        lambda: hogs.cpu(10_000),
-        lambda: hogs.memory(1 << 20),
-        lambda: hogs.disk(1 << 20),
-        lambda: hogs.fork_bomb(1_000_000),
-        lambda: hogs.Neighbours(seconds=1e6),
+        lambda: stressors.cpu(0),
+        lambda: stressors.cpu(10_000),
+        lambda: stressors.memory(1 << 20),
+        lambda: stressors.disk(1 << 20),
+        lambda: stressors.fork_bomb(1_000_000),
+        lambda: stressors.Neighbours(seconds=1e6),
         lambda: Victim(work="dance").request(),
         lambda: Victim(requests=0),
         lambda: Victim(interval_msec=0),
@@ -116,10 +118,10 @@ def served(
 ) -> tuple[list[float], tuple[int, ...]]:
     shared = tmp_path / "latencies"
     shared.write_bytes(bytes(8 * victim.requests))
-    monkeypatch.setattr(asking, "time", clock)
-    monkeypatch.setattr(asking, "_patience", lambda seconds: contextlib.nullcontext())
-    monkeypatch.setitem(asking.WORK, "compute", clock.work)
-    asking.serve(str(shared), victim, offset)
+    monkeypatch.setattr(load, "time", clock)
+    monkeypatch.setattr(load, "_patience", lambda seconds: contextlib.nullcontext())
+    monkeypatch.setitem(load.WORK, "compute", clock.work)
+    load.serve(str(shared), victim, offset)
     measured = Measured.read("", shared)
     return [round(latency, 6) for latency in measured.latencies_msec], measured.unanswered
 
@@ -172,7 +174,7 @@ def test_results_are_kept_with_their_machine(state: Path) -> None:
     found = noise.kept()
     assert list(found) == ["bare metal", "elsewhere"]
     assert found["bare metal"].results == SERVERS
-    assert found["bare metal"].machine == records.machine_line()
+    assert found["bare metal"].machine == measurements.machine_line()
     assert found["elsewhere"].machine == "a Z80, 64 KiB of memory"
 
 
@@ -197,7 +199,7 @@ def test_what_cannot_be_kept_is_said(state: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_machine_is_one_line() -> None:
-    line = records.machine_line()
+    line = measurements.machine_line()
     assert re.fullmatch(r"[^\n]+, \d+ CPUs?, Linux \S+, \d+ GiB of memory", line), line
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab.progress import Progress
+from labkit.course.framework.progress import Progress
 
 
 def test_records_what_was_done(tmp_path: Path) -> None:

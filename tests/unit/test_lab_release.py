@@ -6,10 +6,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit import paths
+from labkit.course import needs
+from labkit.course.authoring import execute, release
+from labkit.course.commands import reset
 from labkit.errors import Unsupported
-from labkit.lab import reset
-from labkit.lab.notebooks import execute, needs, release
+from labkit.files import state_folder
 
 TOY = Path(__file__).parent.parent / "notebooks" / "data" / "90_toy.md"
 
@@ -19,7 +20,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with the toy lab alone."""
     (tmp_path / "labs" / "source").mkdir(parents=True)
     shutil.copy(TOY, tmp_path / "labs" / "source")
-    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(state_folder, "checkout", lambda: tmp_path)
     monkeypatch.delenv("LABKIT_STATE", raising=False)
     return tmp_path
 

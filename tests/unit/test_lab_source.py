@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab.notebooks import source
-from labkit.lab.notebooks.source import SourceError, split
+from labkit.course.source import lab_source
+from labkit.course.source.lab_source import SourceError, split
 
 CELL = """\
 def f(a):
@@ -69,14 +69,14 @@ def written(tmp_path: Path, body: str) -> Path:
 
 def test_cells_with_their_exercise(tmp_path: Path) -> None:
     body = "# Title\n\ntext\n\n```{code-cell} ipython3\n:exercise: f\n:tags: [a]\n\nf = 1\n```\n"
-    markdown, code = source.read(written(tmp_path, body))
+    markdown, code = lab_source.read(written(tmp_path, body))
     assert (markdown.kind, markdown.solved) == ("markdown", "# Title\n\ntext")
     assert (code.kind, code.exercise, code.metadata, code.solved) == ("code", "f", {"tags": ["a"]}, "f = 1")
 
 
 def test_fences_in_markdown_are_not_cells(tmp_path: Path) -> None:
     body = "```mermaid\ngraph LR\n```\n\n```{code-cell} ipython3\n1\n```\n\n```python\nnot python (\n```\n"
-    assert [cell.kind for cell in source.read(written(tmp_path, body))] == ["markdown", "code", "markdown"]
+    assert [cell.kind for cell in lab_source.read(written(tmp_path, body))] == ["markdown", "code", "markdown"]
 
 
 @pytest.mark.parametrize(
@@ -96,39 +96,40 @@ def test_fences_in_markdown_are_not_cells(tmp_path: Path) -> None:
 def test_wrong_sources_are_said_with_their_line(tmp_path: Path, body: str, message: str) -> None:
     path = written(tmp_path, body)
     with pytest.raises(SourceError) as caught:
-        source.read(path)
+        lab_source.read(path)
     assert str(caught.value).startswith(f"{path}{message}"), caught.value
 
 
 def test_solution_is_the_solved_cell(tmp_path: Path) -> None:
     path = written(tmp_path, f"```{{code-cell}} ipython3\n:exercise: f\n\n{CELL}```\n")
-    assert source.solution(path, "f") == split(CELL)[0]
+    assert lab_source.solution(path, "f") == split(CELL)[0]
     with pytest.raises(SourceError, match="0 cells"):
-        source.solution(path, "g")
+        lab_source.solution(path, "g")
 
 
 def test_a_lab_says_what_it_needs(tmp_path: Path) -> None:
     lab = tmp_path / "90_x.md"
     for line, wanted in (("", ()), ("needs: [cgroup-v2]\n", ("cgroup-v2",)), ("needs: cgroup-v2\n", ("cgroup-v2",))):
         lab.write_text(f"---\nkernelspec:\n  display_name: Python 3\n  name: python3\n{line}---\n\n# A lab\n")
-        assert source.needs(lab) == source.needs_anywhere(lab) == wanted
+        assert lab_source.needs(lab) == lab_source.needs_anywhere(lab) == wanted
     head = "---\nkernelspec:\n  display_name: Python 3\n  name: python3\n"
     lab.write_text(f"{head}needs: [kvm]\nneeds_in_part: [guest, kvm]\n---\n\n# A lab\n")
-    assert (source.needs(lab), source.needs_anywhere(lab)) == (("kvm",), ("kvm", "guest"))
+    assert (lab_source.needs(lab), lab_source.needs_anywhere(lab)) == (("kvm",), ("kvm", "guest"))
     lab.write_text("---\nkernelspec:\n  display_name: Python 3\n  name: python3\nneeds: [wings]\n---\n\n# A lab\n")
     with pytest.raises(SourceError, match=r"90_x.md: needs 'wings', which is none of: cgroup-v2"):
-        source.needs(lab)
+        lab_source.needs(lab)
 
 
 def test_what_a_cell_needs_its_lab_declares() -> None:
     """Else its solved notebook could be made where that is missing, with the lack in place of the outputs."""
     asked = re.compile(r"^%%(?:needs|observe .*? needs) (.+)$", re.MULTILINE)
     found = {
-        md.stem: {word for line in asked.findall(md.read_text()) for word in line.split()} for md in source.all_paths()
+        md.stem: {word for line in asked.findall(md.read_text()) for word in line.split()}
+        for md in lab_source.all_paths()
     }
     assert found["12_box"] == {"lxc"}
-    for md in source.all_paths():
-        assert found[md.stem] <= set(source.needs_anywhere(md)), md.name
+    for md in lab_source.all_paths():
+        assert found[md.stem] <= set(lab_source.needs_anywhere(md)), md.name
 
 
 def test_a_cell_of_the_labs_own_magics_is_python(tmp_path: Path) -> None:
@@ -137,4 +138,4 @@ def test_a_cell_of_the_labs_own_magics_is_python(tmp_path: Path) -> None:
     for magic in ("%%observe x", "%%needs cgroup-v2"):
         lab.write_text(f"{head}```{{code-cell}} ipython3\n{magic}\nx = (\n```\n")
         with pytest.raises(SourceError, match="was never closed"):
-            source.read(lab)
+            lab_source.read(lab)

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from labkit.lab import is_placeholder, is_stub
+from labkit.course.framework.stub import is_placeholder, is_stub
 
 STUBS = [
     "...",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from labkit import messages
+from labkit.kernel import scm_rights
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -21,8 +21,8 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 def test_descriptors_arrive_and_are_closed_on_execve(pair: Pair) -> None:
     reader, writer = os.pipe()
-    messages.send(pair[0], b"hello", [reader, writer])
-    data, received = messages.receive(pair[1], 100, 2)
+    scm_rights.send(pair[0], b"hello", [reader, writer])
+    data, received = scm_rights.receive(pair[1], 100, 2)
     try:
         assert data == b"hello"
         assert [os.get_inheritable(fd) for fd in received] == [False, False]
@@ -41,7 +41,7 @@ def test_a_receiver_that_has_gone_is_an_error_and_no_signal(pair: Pair, count: i
     if child == 0:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         try:
-            messages.send(pair[0], b"g", [0] * count)
+            scm_rights.send(pair[0], b"g", [0] * count)
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
         finally:
@@ -51,12 +51,12 @@ def test_a_receiver_that_has_gone_is_an_error_and_no_signal(pair: Pair, count: i
 
 def test_more_descriptors_than_there_is_room_for_are_refused(pair: Pair) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    messages.send(pair[0], b"x", [0] * 8)
+    scm_rights.send(pair[0], b"x", [0] * 8)
     with pytest.raises(OSError, match="Too many open files"):
-        messages.receive(pair[1], 100, 2)
+        scm_rights.receive(pair[1], 100, 2)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_without_waiting_there_is_nothing(pair: Pair) -> None:
     with pytest.raises(BlockingIOError):
-        messages.receive(pair[1], 100, 1, socket.MSG_DONTWAIT)
+        scm_rights.receive(pair[1], 100, 1, socket.MSG_DONTWAIT)

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from labkit import overlay
 from labkit.errors import InvalidConfig, Unsupported
-from labkit.overlay import Overlay
+from labkit.overlay import Overlay, overlay
 from labkit.overlay import checks as overlay_checks
 from labkit.program import Program
 

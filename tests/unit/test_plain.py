@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from labkit import plain
+from labkit.course.exercises.common.mount_stand_in import InFork
+from labkit.course.framework.outcomes import Passed
 from labkit.errors import InvalidConfig, StartError, Unsupported
 from labkit.idmap import IdMap
-from labkit.lab.exercises.standin import InFork
-from labkit.lab.verdict import Passed
+from labkit.process import plain
 from labkit.procfs import Mount
 
 # The same cases in each run, and nothing kept.
@@ -148,7 +148,7 @@ NAMES = st.sampled_from(
         "uname_result",
         "labkit.idmap:IdMap",
         "labkit.errors:Unsupported",
-        "labkit.lab.verdict:Passed",
+        "labkit.course.framework.outcomes:Passed",
         "builtins:OSError",
         "builtins:eval",
         "os:system",
@@ -165,7 +165,7 @@ TREES: st.SearchStrategy[Any] = st.recursive(
 
 @steadily
 @given(TREES | st.tuples(st.sampled_from(["value", "error"]), TREES, TREES | st.just([])))
-@example(["value", ["record", "labkit.lab.verdict:Passed", ["seen", "why"]], []])
+@example(["value", ["record", "labkit.course.framework.outcomes:Passed", ["seen", "why"]], []])
 @example(["value", ["record", "labkit.idmap:IdMap", [[1, 2]]], []])
 @example(["value", ["record", "os:system", ["true"]], []])
 @example(["value", ["error", "builtins:SystemExit", [], {}], []])

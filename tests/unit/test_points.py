@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from labkit import paths
-from labkit.lab.grading.report import sheets
-from labkit.lab.grading.report.gradebook import Gradebook
-from labkit.lab.grading.results import Judged, Result
+from labkit.course.grading.report import sheets
+from labkit.course.grading.report.gradebook import Gradebook
+from labkit.course.grading.results import Judged, Result
+from labkit.files import state_folder
 from tests import gradings
 from tests.gradings import NOT_CHECKED, NOT_YET, PASSED, exercise, result
 
@@ -20,7 +20,7 @@ HOSTILE = "|<script>alert(1)</script>\n@everyone [x](https://x) `a` ![i](//x)\x1
 
 @pytest.fixture
 def main() -> Main:
-    spec = importlib.util.spec_from_file_location("points", paths.checkout() / ".github/points.py")
+    spec = importlib.util.spec_from_file_location("points", state_folder.checkout() / ".github/points.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

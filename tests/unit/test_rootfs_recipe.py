@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths
+from labkit.files import state_folder
 
-RECIPE = paths.checkout() / "rootfs/busybox/build.py"
+RECIPE = state_folder.checkout() / "rootfs/busybox/build.py"
 
 
 def build(target: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit import bpf, capabilities, libseccomp, seccomp
+from labkit import bpf, capabilities, libseccomp
 from labkit.errors import InvalidConfig, Unsupported
-from labkit.seccomp import Arg, Profile, Rule
+from labkit.seccomp import Arg, Profile, Rule, seccomp
 
 ALLOW, ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from labkit.course.commands import service
 from labkit.errors import Unsupported
-from labkit.lab import service
 from tests.requirements import need_command
 
 

@@ -11,10 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from labkit import paths
-from labkit.lab import setup, setup_debian, setup_log, setup_rootfs, setup_venv
+from labkit.course.setup import debian, setup
+from labkit.course.setup import environment as setup_venv
+from labkit.course.setup import log as setup_log
+from labkit.course.setup import rootfs as setup_rootfs
+from labkit.files import state_folder
 
-CHECKOUT = paths.checkout()
+CHECKOUT = state_folder.checkout()
 SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
 NEEDED = ("sh", "cat", "cksum", "uname", "id", "readlink", "awk", "env", "dirname", "basename")
 
@@ -147,7 +150,7 @@ def stamp_of(checkout: Path) -> str:
     files = [
         "pyproject.toml",
         "rootfs/busybox/build.py",
-        *sorted(f"labkit/lab/{p.name}" for p in (checkout / "labkit/lab").glob("setup*.py")),
+        *sorted(f"labkit/course/setup/{p.name}" for p in (checkout / "labkit/course/setup").glob("*.py")),
     ]
     sums = subprocess.run(["cksum", *files], cwd=checkout, capture_output=True, text=True, check=True).stdout
     return f"{sums}{checkout}"
@@ -170,19 +173,21 @@ def finished(checkout: Path) -> Path:
 def test_second_start_sets_nothing_up(checkout: Path, shell: str) -> None:
     finished(checkout)
     run = lab(checkout, "--no-browser", shell=shell)
-    assert run.stdout == f"python -I {checkout}/labkit/lab/serve.py --no-browser\n"
+    assert run.stdout == f"python -I {checkout}/labkit/course/commands/jupyter.py --no-browser\n"
     build = (
         f"python -I -B {checkout}/rootfs/debian/build_debian.py {checkout}/.lab/rootfs file database application web\n"
     )
     kernels = "python -P -m labkit.vm.fetch\n"
-    rootfs = f"python -I -B {checkout}/labkit/lab/setup.py --state {checkout}/.lab --rootfs\n"
+    rootfs = f"python -I -B {checkout}/labkit/course/setup/setup.py --state {checkout}/.lab --rootfs\n"
     assert lab(checkout, "setup", shell=shell).stdout == rootfs + build + kernels + "Everything is set up.\n"
-    assert lab(checkout, "doctor", "--json", shell=shell).stdout == "python -P -m labkit.lab doctor --json\n"
+    assert (
+        lab(checkout, "doctor", "--json", shell=shell).stdout == "python -P -m labkit.course.commands doctor --json\n"
+    )
 
 
 def test_second_start_needs_no_python_on_the_path(checkout: Path, programs: Path) -> None:
     finished(checkout)
-    assert lab(checkout, "doctor", path=programs).stdout == "python -P -m labkit.lab doctor\n"
+    assert lab(checkout, "doctor", path=programs).stdout == "python -P -m labkit.course.commands doctor\n"
 
 
 def test_by_a_link_and_from_a_folder_with_spaces(checkout: Path, tmp_path: Path) -> None:
@@ -191,10 +196,10 @@ def test_by_a_link_and_from_a_folder_with_spaces(checkout: Path, tmp_path: Path)
     finished(moved)
     (tmp_path / "link").symlink_to(moved / "lab")
     run = subprocess.run([tmp_path / "link", "doctor"], capture_output=True, text=True, timeout=60, cwd="/")
-    assert run.stdout == "python -P -m labkit.lab doctor\n"
+    assert run.stdout == "python -P -m labkit.course.commands doctor\n"
 
 
-@pytest.mark.parametrize("change", ["pyproject.toml", "rootfs/busybox/build.py", "labkit/lab/setup_venv.py"])
+@pytest.mark.parametrize("change", ["pyproject.toml", "rootfs/busybox/build.py", "labkit/course/setup/environment.py"])
 def test_a_change_sets_up_again(checkout: Path, programs: Path, change: str) -> None:
     finished(checkout)
     with open(checkout / change, "a") as file:
@@ -219,7 +224,7 @@ def test_under_sudo_it_goes_back_to_the_caller(checkout: Path, programs: Path) -
 def test_root_with_sudo_variables_of_root_stays_root(checkout: Path, programs: Path) -> None:
     finished(checkout)
     run = lab(checkout, "doctor", path=programs, SUDO_UID="0", SUDO_USER="root")
-    assert run.stdout == "python -P -m labkit.lab doctor\n"
+    assert run.stdout == "python -P -m labkit.course.commands doctor\n"
 
 
 def test_a_root_filesystem_that_was_changed_is_built_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,22 +282,22 @@ def absent() -> bool:
 def test_missing_packages_as_a_user_give_the_line_to_type(log: setup_log.Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     monkeypatch.setattr("shutil.which", lambda *_, **__: "/usr/bin/apt-get")
-    shown = setup_debian.system_packages({"uidmap": absent}, log)
+    shown = debian.system_packages({"uidmap": absent}, log)
     assert shown == "to have everything, type: sudo apt-get install uidmap"
     with pytest.raises(setup_log.SetupError, match=r"Type: sudo apt-get install python3\.11-venv"):
-        setup_debian.system_packages({}, log, needed=["python3.11-venv"])
+        debian.system_packages({}, log, needed=["python3.11-venv"])
 
 
 def test_without_apt(log: setup_log.Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    assert "no apt here" in setup_debian.system_packages({"uidmap": absent}, log)
+    assert "no apt here" in debian.system_packages({"uidmap": absent}, log)
     with pytest.raises(setup_log.SetupError, match="with your package tool"):
-        setup_debian.system_packages({}, log, needed=["python3.11-venv"])
+        debian.system_packages({}, log, needed=["python3.11-venv"])
 
 
 def test_an_interpreter_without_venv_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert setup_debian.venv_package() == f"python3.{sys.version_info.minor}-venv"
+    assert debian.venv_package() == f"python3.{sys.version_info.minor}-venv"
 
 
 @pytest.mark.parametrize(
@@ -365,7 +370,7 @@ def held_lock(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_two_set_ups_wait_for_each_other(held_lock: Path) -> None:
-    program = "import pathlib, sys; from labkit.lab import setup; setup.take_lock(pathlib.Path(sys.argv[1]))"
+    program = "import pathlib, sys; from labkit.course.setup import setup; setup.take_lock(pathlib.Path(sys.argv[1]))"
     with subprocess.Popen(
         [sys.executable, "-c", program, held_lock], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
     ) as second:
@@ -380,7 +385,7 @@ def test_port_in_use_is_one_line() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        serve = CHECKOUT / "labkit/lab/serve.py"
+        serve = CHECKOUT / "labkit/course/commands/jupyter.py"
         run = subprocess.run(
             [sys.executable, "-I", serve, "--no-browser", "--no-vm", "--port", str(port)],
             capture_output=True,

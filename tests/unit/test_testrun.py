@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths
-from labkit.lab.testrun import command, covered, jobs, related, report, results, schedule
-from labkit.lab.testrun.jobs import Job
-from labkit.lab.testrun.lanes import LANES, PROGRAMS
-from labkit.lab.testrun.report import Case, Report
-from labkit.lab.testrun.results import Done, Result
+from labkit.course.testrun import command, covered, jobs, related, report, results, schedule
+from labkit.course.testrun.jobs import Job
+from labkit.course.testrun.lanes import LANES, PROGRAMS
+from labkit.course.testrun.report import Case, Report
+from labkit.course.testrun.results import Done, Result
+from labkit.files import state_folder
 
-CHECKOUT = paths.checkout()
+CHECKOUT = state_folder.checkout()
 TESTS = CHECKOUT / "tests"
 FILES = {str(path.relative_to(TESTS)) for path in TESTS.rglob("test_*.py")}
 
@@ -198,7 +198,7 @@ def test_what_is_interrupted_says_where_it_was_and_leaves_nothing(tmp_path: Path
     program = f"""
 import sys
 from pathlib import Path
-from labkit.lab.testrun import command, jobs, schedule
+from labkit.course.testrun import command, jobs, schedule
 import signal
 signal.signal(signal.SIGTERM, command._stop)
 place = Path({str(tmp_path)!r})
@@ -234,8 +234,8 @@ def test_lanes_and_files(capsys: pytest.CaptureFixture[str]) -> None:
     ("file", "test"),
     [
         ("labkit/vm/xstate.py", "unit/test_vm_xstate.py"),
-        ("labkit/overlay/__init__.py", "kernel/test_overlay.py"),
-        ("labkit/lab/exercises/lab07.py", "notebooks/test_lab07.py"),
+        ("labkit/overlay/overlay.py", "kernel/test_overlay.py"),
+        ("labkit/course/exercises/lab07/exercises.py", "notebooks/test_lab07.py"),
         ("labs/source/09_cgroups.md", "notebooks/test_lab09.py"),
         ("tests/unit/test_cli.py", "unit/test_cli.py"),
         ("tests/unit/test_cli.py::test_one", "unit/test_cli.py::test_one"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit import tree
+from labkit.files import manifest
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def root(tmp_path: Path) -> Path:
     (root / "bin").mkdir(parents=True)
     (root / "bin/sh").write_text("a shell")
     (root / "bin/ls").symlink_to("sh")
-    tree.save(root)
+    manifest.save(root)
     return root
 
 
@@ -34,20 +34,20 @@ def root(tmp_path: Path) -> Path:
     ],
 )
 def test_each_change_is_told(root: Path, change: Callable[[Path], object], told: list[str]) -> None:
-    assert tree.changes(root) == []
+    assert manifest.changes(root) == []
     change(root)
-    assert sorted(tree.changes(root)) == told
+    assert sorted(manifest.changes(root)) == told
 
 
 def test_a_copy_is_the_same(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "copy", symlinks=True, copy_function=shutil.copyfile)
     (tmp_path / "copy/bin/sh").chmod(0o644)
     (root.parent / "copy.files").write_bytes((root.parent / "root.files").read_bytes())
-    assert tree.changes(tmp_path / "copy") == []
+    assert manifest.changes(tmp_path / "copy") == []
 
 
 def test_without_a_list_there_is_no_yes(root: Path) -> None:
     (root.parent / "root.files").write_text("{")
-    assert tree.changes(root)[0].startswith("it cannot be compared")
+    assert manifest.changes(root)[0].startswith("it cannot be compared")
     (root.parent / "root.files").unlink()
-    assert "No such file" in tree.changes(root)[0]
+    assert "No such file" in manifest.changes(root)[0]

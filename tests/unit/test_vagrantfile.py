@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labkit import paths
+from labkit.files import state_folder
 from tests.requirements import need_command, need_vagrant
 
 PROVIDERS = ["parallels", "vmware_desktop", "libvirt", "virtualbox", "qemu"]  # whichever is installed, in this order
@@ -21,7 +21,7 @@ def vagrant(home: Path, *argv: str, **settings: str) -> subprocess.CompletedProc
     places = {"HOME": str(home), "VAGRANT_HOME": str(home / "vagrant"), "VAGRANT_DOTFILE_PATH": str(home / "dot")}
     return subprocess.run(
         [need_command("vagrant" if argv[0] == "vagrant" else "ruby"), *argv[1:]],
-        cwd=paths.checkout(),
+        cwd=state_folder.checkout(),
         env=kept | places | {"VAGRANT_CHECKPOINT_DISABLE": "1"} | settings,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -31,7 +31,9 @@ def vagrant(home: Path, *argv: str, **settings: str) -> subprocess.CompletedProc
 
 
 def read(home: Path, **settings: str) -> dict[str, Any]:
-    done = vagrant(home, "ruby", str(Path(__file__).with_name("vagrantfile.rb")), str(paths.checkout()), **settings)
+    done = vagrant(
+        home, "ruby", str(Path(__file__).with_name("vagrantfile.rb")), str(state_folder.checkout()), **settings
+    )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

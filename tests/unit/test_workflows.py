@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from labkit import paths
-from labkit.lab.testrun.lanes import LANES
+from labkit.course.testrun.lanes import LANES
+from labkit.files import state_folder
 from tests.commands import wrong_commands
 
-CHECKOUT = paths.checkout()
+CHECKOUT = state_folder.checkout()
 WORKFLOWS = sorted((CHECKOUT / ".github/workflows").glob("*.yml"))
 SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 # Triggers by which somebody else's code would run with this repository's own rights.

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from labkit import paths, vm
+from labkit import vm
+from labkit.files import state_folder
 
 MEMORY_MIB = 1536
 SECONDS = 900
@@ -13,14 +14,14 @@ SECONDS = 900
 
 def pytest_inside(*arguments: str, user: str | None = None, kind: str = "uml") -> vm.Completed:
     """Run pytest with `arguments` in a machine that has this machine's files; skips are failures there too."""
-    checkout = paths.checkout()
+    checkout = state_folder.checkout()
     return vm.run(
         [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         kind=kind,
         cwd=checkout,
         env={
             "PYTHONPATH": str(checkout),
-            "LABKIT_STATE": str(paths.state()),
+            "LABKIT_STATE": str(state_folder.state()),
             "LABKIT_NO_SKIPS": "1",
             "HOME": "/tmp",
             "NO_COLOR": "1",

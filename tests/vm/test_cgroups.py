@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from labkit import paths, vm
+from labkit import vm
+from labkit.files import state_folder
 from tests.requirements import MACHINE_CANNOT
 from tests.vm.conftest import require
 from tests.vm.inside import asked_for
@@ -65,11 +66,11 @@ def run(machine: Machine, tests: Sequence[str]) -> dict[str, list[ElementTree.El
     done = vm.run(
         ["sh", "-c", f"{pytest_there} >&2; cat {report}"],
         kind=machine.kind,
-        cwd=paths.checkout() / "tests",
+        cwd=state_folder.checkout() / "tests",
         env={
-            "PYTHONPATH": str(paths.checkout()),
+            "PYTHONPATH": str(state_folder.checkout()),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "LABKIT_STATE": str(paths.state()),
+            "LABKIT_STATE": str(state_folder.state()),
             "LABKIT_NO_SKIPS": "1",
             "HOME": "/tmp",
         },
@@ -90,7 +91,7 @@ def run(machine: Machine, tests: Sequence[str]) -> dict[str, list[ElementTree.El
 def runs(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[dict[str, list[ElementTree.Element]]]]]:
     """Every machine, one after the other beside the tests that read what the first have said."""
     require("uml")
-    readable = others_may_read(paths.checkout(), Path(sys.prefix))
+    readable = others_may_read(state_folder.checkout(), Path(sys.prefix))
     pairs = list(zip(asked_for(request, "machine"), asked_for(request, "test"), strict=True))
     wanted = {name: [test for at, test in pairs if at == name] for name, _ in pairs}
     with ThreadPoolExecutor(2) as pool:

@@ -13,7 +13,7 @@ import pytest
 
 from labkit import vm
 from labkit.errors import InvalidConfig, LabkitError, Unsupported
-from labkit.vm import command, guest, kernels, qemu, uml
+from labkit.vm import guest_init, kernels, qemu, run_command, uml
 from tests.vm.conftest import Traces
 
 pytestmark = pytest.mark.timeout(300)
@@ -132,7 +132,7 @@ def test_an_ordinary_user_can_start_one(quick: str) -> None:
     )
     checkout = Path(vm.__file__).parent.parent.parent
     readable = subprocess.run(
-        [sys.executable, "-c", "import labkit.vm.command"],
+        [sys.executable, "-c", "import labkit.vm.run_command"],
         cwd=checkout,
         user="nobody",
         group="nogroup",
@@ -241,7 +241,7 @@ def test_bad_input_is_refused(
     def no_machine(*_: object) -> None:
         raise AssertionError("a machine was started")
 
-    monkeypatch.setattr(command, "Machine", no_machine)
+    monkeypatch.setattr(run_command, "Machine", no_machine)
     with pytest.raises(InvalidConfig, match=said):
         vm.run(**{"argv": ["true"], **arguments})  # type: ignore[arg-type]
 
@@ -264,6 +264,6 @@ def test_no_room_for_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_guest_program_refuses_to_run_on_the_host() -> None:
-    done = subprocess.run([sys.executable, "-I", "-S", guest.__file__, "ttyS0"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-S", guest_init.__file__, "ttyS0"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "first process of a virtual machine" in done.stderr

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import host, paths, vm
-from labkit.lab import compare, guestos
-from labkit.lab.compare import Costs
+from labkit import host, vm
+from labkit.course.experiments import costs as compare
+from labkit.course.experiments import notebook_vm
+from labkit.course.experiments.costs import Costs
+from labkit.files import state_folder
 from tests.vm.conftest import require
 
 pytestmark = pytest.mark.timeout(300)
@@ -16,7 +18,7 @@ COSTS = Costs("a machine", False, {"process": 1.0, "guest": None}, {"process": 5
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = paths.state().resolve()
+    built = state_folder.state().resolve()
     for name in ("rootfs", "vm"):
         if (built / name).is_dir():
             (tmp_path / name).symlink_to(built / name)
@@ -44,7 +46,7 @@ def test_everything_is_measured(computer: vm.Computer, capsys: pytest.CaptureFix
     "text", ["", "[]", "{}", '{"version": 1, "kept": []}', '{"version": 1, "kept": {"x": {"machine": ""}}}']
 )
 def test_a_file_that_cannot_be_understood_is_as_good_as_none(text: str) -> None:
-    (paths.state() / "costs.json").write_text(text)
+    (state_folder.state() / "costs.json").write_text(text)
     assert compare.kept() == {}
     compare.keep("here", COSTS)
     assert compare.kept() == {"here": COSTS}
@@ -61,14 +63,14 @@ def test_what_cannot_be_written_costs_the_record_only(
 
 def test_one_guest_for_a_lab_and_another_after_its_end() -> None:
     require("qemu")
-    one = guestos.guest(128)
+    one = notebook_vm.guest(128)
     seen: list[object] = []
-    assert guestos.guest(128, watch=seen.append) is one
+    assert notebook_vm.guest(128, watch=seen.append) is one
     assert seen == [one]
     one.kill()
-    other = guestos.guest(128)
+    other = notebook_vm.guest(128)
     assert other is not one
     assert other.run("echo here").output == "here\n"
-    guestos.end()
+    notebook_vm.end()
     assert not other.alive
-    guestos.end()
+    notebook_vm.end()

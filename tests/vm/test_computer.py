@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from labkit import procfs, vm
+from labkit.course.commands import reset
+from labkit.course.views.console_view import ConsoleView
 from labkit.errors import InvalidConfig, LabkitError, Unsupported
-from labkit.lab import reset
-from labkit.lab.views.console_view import ConsoleView
-from labkit.vm import computer as computers
-from labkit.vm import kernels, ownroot, qemu
+from labkit.vm import initramfs, kernels, qemu
+from labkit.vm import persistent as computers
 from labkit.vm.serial import plain
 from tests.vm.conftest import Traces, require
 
@@ -49,11 +49,11 @@ def test_any_text_can_be_a_command(computer: vm.Computer) -> None:
 
 
 def test_much_output_is_cut(computer: vm.Computer) -> None:
-    assert len(computer.run("head -c 300000 /dev/zero | tr '\\0' x").output) == ownroot.OUTPUT_BYTES
+    assert len(computer.run("head -c 300000 /dev/zero | tr '\\0' x").output) == initramfs.OUTPUT_BYTES
 
 
 def test_it_is_another_computer(computer: vm.Computer, tmp_path: Path) -> None:
-    assert computer.run("hostname").output.strip() == ownroot.HOSTNAME
+    assert computer.run("hostname").output.strip() == initramfs.HOSTNAME
     assert computer.run("uname -v").output.strip() != platform.version()
     kib = int(re.findall(r"MemTotal: +(\d+)", computer.run("cat /proc/meminfo").output)[0])
     assert 0.7 * computer.memory_mib < kib / 1024 < computer.memory_mib

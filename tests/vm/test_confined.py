@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.vm import keeper
+from labkit.vm import guardian
 from tests.vm.conftest import Traces, require
 from tests.vm.test_command import CLI
 
@@ -114,7 +114,7 @@ def test_when_caller_and_keeper_are_killed_all_ends(traces: Traces) -> None:
     left = list(traces.folder.iterdir())
     assert len(left) == 1
     age(left[0])
-    keeper.remove_abandoned(str(traces.folder))
+    guardian.remove_abandoned(str(traces.folder))
 
 
 # Leftovers, without a machine
@@ -132,7 +132,7 @@ def test_an_abandoned_machine_is_removed_at_the_next_start(tmp_path: Path) -> No
     for name in ("abandoned", "locked", "other"):
         (folders[name] / "init").write_text("")
         age(folders[name])
-    held = keeper.lock(str(folders["locked"]))
+    held = guardian.lock(str(folders["locked"]))
     waiting = [sys.executable, "-I", "-S", "-c", "print(flush=True); input()"]
     pipe = subprocess.PIPE
     running = [
@@ -143,7 +143,7 @@ def test_an_abandoned_machine_is_removed_at_the_next_start(tmp_path: Path) -> No
         for process in running:
             assert process.stdout is not None
             process.stdout.readline()
-        keeper.remove_abandoned(str(tmp_path))
+        guardian.remove_abandoned(str(tmp_path))
         assert running[0].wait(10) == -signal.SIGKILL
         assert running[1].poll() is None
     finally:

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from labkit import paths, vm
+from labkit import vm
+from labkit.files import state_folder
 from tests.vm.conftest import require
 from tests.vm.test_scope import HERE, LIMITED, UID
 
@@ -41,7 +42,7 @@ def in_container(*words: str) -> list[str]:
         ["sh", "-c", CONTAINER, "sh", *words],
         kind="uml",
         cwd=HERE,
-        env={"PYTHONPATH": HERE, "LABKIT_STATE": str(paths.state()), "CHECKOUT": HERE, "UID_": str(UID)},
+        env={"PYTHONPATH": HERE, "LABKIT_STATE": str(state_folder.state()), "CHECKOUT": HERE, "UID_": str(UID)},
         capture=True,
         timeout=300,
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths
 from labkit.errors import LabkitError, Unsupported
+from labkit.files import state_folder
 from labkit.vm import fetch, kernels
 from tests.requirements import need_command
 
@@ -67,10 +67,10 @@ def test_the_guests_kernel_is_there_afterwards(archive: Path, tmp_path: Path, mo
     assert fetch.fetch() == {}
     kernel = kernels.linux(fetch=False)
     assert kernel is not None and kernel.image.read_text() == "a kernel"
-    assert kernel.modules.is_relative_to(paths.state())
+    assert kernel.modules.is_relative_to(state_folder.state())
     assert (kernel.modules / "modules.dep").exists()
     assert not list(tmp_path.rglob("course/**/large.ko")), "what no guest has a device for is left out"
-    assert not list(paths.state().rglob("unpack-*"))
+    assert not list(state_folder.state().rglob("unpack-*"))
 
 
 def test_a_package_that_is_not_what_the_index_says_is_refused(
@@ -85,7 +85,7 @@ def test_a_package_that_is_not_what_the_index_says_is_refused(
     (failure,) = fetch.fetch().values()
     assert "apt-get failed while a kernel was fetched" in failure
     assert kernels.linux(fetch=False) is None
-    assert not list(paths.state().rglob("unpack-*"))
+    assert not list(state_folder.state().rglob("unpack-*"))
 
 
 def test_no_network_is_said_and_what_cannot_boot_is_not(

@@ -2,14 +2,14 @@
 
 import pytest
 
-from labkit.lab.notebooks import source
+from labkit.course.source import lab_source
 from tests.requirements import need_servers
 from tests.vm.conftest import require
 from tests.vm.inside import pytest_inside
 
 pytestmark = pytest.mark.timeout(1200)
 
-CHECKS = [path for md in source.all_paths() if source.needs(md) for path in [f"test_lab{md.stem[:2]}.py"]]
+CHECKS = [path for md in lab_source.all_paths() if lab_source.needs(md) for path in [f"test_lab{md.stem[:2]}.py"]]
 
 
 @pytest.mark.parametrize("file", CHECKS)

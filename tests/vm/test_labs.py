@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths, rootfs, vm
+from labkit import rootfs, vm
+from labkit.course.authoring import release
+from labkit.course.source import lab_source
 from labkit.errors import Unsupported
-from labkit.lab.notebooks import release, source
+from labkit.files import state_folder
 from tests.vm.conftest import require
 from tests.vm.inside import asked_for
 
@@ -22,14 +24,14 @@ TESTS = Path(__file__).parent.parent
 LABS = ("05", "06", "07", "08", "11", "12")
 SOLVED = sorted(path for path in (TESTS / "notebooks" / "solved").glob("*.ipynb") if path.name[:2] in LABS)
 # Labs that need what not every machine has: they are replayed here, as the others are on this machine itself.
-DEMANDING = [release.solved_path(md) for md in source.all_paths() if source.needs(md)]
+DEMANDING = [release.solved_path(md) for md in lab_source.all_paths() if lab_source.needs(md)]
 MEMORY_MIB = 1536
 AT_ONCE = 2  # User Mode Linux has one processor, and a notebook takes half a minute of it
 
 REPLAY = """
 import sys
 from pathlib import Path
-from labkit.lab.notebooks.replay import replay
+from labkit.course.authoring.replay import replay
 notebook, folder, sanitize = map(Path, sys.argv[1:])
 done = replay(notebook, folder=folder, sanitize=sanitize, seconds_per_cell=120)
 print(done.text)
@@ -60,12 +62,12 @@ AGAIN = [pytest.param(Case(path, time=2), marks=pytest.mark.long) for path in DE
 
 def run(case: Case) -> vm.Completed:
     notebook, user = case.notebook, case.user
-    folder, sanitize = paths.checkout() / "labs", TESTS / "notebooks" / "sanitize.cfg"
+    folder, sanitize = state_folder.checkout() / "labs", TESTS / "notebooks" / "sanitize.cfg"
     return vm.run(
         [sys.executable, "-c", REPLAY, str(notebook), str(folder), str(sanitize)],
         kind="uml",
         cwd=folder,
-        env={"PYTHONPATH": str(paths.checkout()), "LABKIT_STATE": str(paths.state()), "HOME": "/tmp"},
+        env={"PYTHONPATH": str(state_folder.checkout()), "LABKIT_STATE": str(state_folder.state()), "HOME": "/tmp"},
         user=user,
         memory_mib=MEMORY_MIB,
         capture=True,
@@ -86,7 +88,7 @@ def runs(request: pytest.FixtureRequest) -> Iterator[dict[Case, Future[vm.Comple
         root = rootfs.find("busybox")
     except Unsupported as lack:
         pytest.skip(str(lack))
-    readable = others_may_read(root, paths.checkout(), Path(sys.prefix))
+    readable = others_may_read(root, state_folder.checkout(), Path(sys.prefix))
     with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
         wanted = asked_for(request, "case")
         yield {case: pool.submit(run, case) for case in wanted if case.user is None or readable}

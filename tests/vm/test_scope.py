@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths, vm
+from labkit import vm
+from labkit.files import state_folder
 from tests.vm.conftest import require
 from tests.vm.test_labs import others_may_read
 
@@ -42,12 +43,12 @@ cd "$CHECKOUT"
 """
 
 
-HERE = str(paths.checkout())
+HERE = str(state_folder.checkout())
 # A command as `./lab` begins one, and then what a lab does.
 LIMITED = """
-from labkit.lab import scope
+from labkit.course.commands import systemd_scope as scope
 scope.enter()
-from labkit import hostgroup
+from labkit.host import cgroup as hostgroup
 from labkit.cgroups import Limits
 from labkit.container import run
 place = hostgroup.find()
@@ -62,7 +63,7 @@ def in_terminal(*words: str) -> str:
         ["sh", "-c", LOG_IN, "sh", *words],
         kind="uml",
         cwd=HERE,
-        env={"PYTHONPATH": HERE, "LABKIT_STATE": str(paths.state()), "CHECKOUT": HERE},
+        env={"PYTHONPATH": HERE, "LABKIT_STATE": str(state_folder.state()), "CHECKOUT": HERE},
         capture=True,
         timeout=300,
     )
@@ -75,7 +76,7 @@ def needed() -> None:
     require("uml")
     if shutil.which("systemd-run") is None or not Path("/lib/systemd/systemd").exists():
         pytest.skip("no systemd here: apt install systemd")
-    if not others_may_read(paths.checkout(), Path(sys.prefix)):
+    if not others_may_read(state_folder.checkout(), Path(sys.prefix)):
         pytest.skip("other users cannot read this checkout, or its Python")
 
 
@@ -87,7 +88,7 @@ def test_the_users_systemd_gives_a_place_for_groups() -> None:
 
 
 def test_without_it_the_doctor_says_what_to_do() -> None:
-    doctor = (sys.executable, "-P", "-m", "labkit.lab", "doctor", "--json")
+    doctor = (sys.executable, "-P", "-m", "labkit.course.commands", "doctor", "--json")
     report = json.loads(in_terminal("env", "XDG_RUNTIME_DIR=/nowhere", "LABKIT_SCOPE=1", *doctor))
     found = next(finding for finding in report["findings"] if finding["topic"] == "cgroup controllers")
     assert found["status"] == "no", found

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths, procfs
+from labkit import procfs
+from labkit.files import state_folder
 from tests.requirements import need_command, need_root, need_vagrant
 from tests.vm.conftest import Traces
 from tests.vm.vagrant import box
@@ -60,9 +61,9 @@ except OSError as error:
 REPLAY = r"""
 import sys
 from pathlib import Path
-from labkit.lab import scope
+from labkit.course.commands import systemd_scope as scope
 scope.enter()
-from labkit.lab.notebooks.replay import replay
+from labkit.course.authoring.replay import replay
 course = Path.home() / "labkit"
 (notebook,) = (course / "tests/notebooks/solved").glob("09_*.ipynb")
 sanitize = Path("/tmp/sanitize.cfg")
@@ -92,7 +93,7 @@ class Machine:
 
     def vagrant(self, *words: str, fails: bool = False, before: tuple[str, ...] = ()) -> str:
         """Run Vagrant, and return what it says, without its colours."""
-        done = self.place.run(*before, "vagrant", *words, cwd=paths.checkout(), env=self.settings, timeout=1500)
+        done = self.place.run(*before, "vagrant", *words, cwd=state_folder.checkout(), env=self.settings, timeout=1500)
         said = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", done.stdout)
         assert (done.returncode != 0) is fails, f"vagrant {' '.join(words)} ended with {done.returncode}:\n{said}"
         return said

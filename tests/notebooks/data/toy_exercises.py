@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from labkit import host, procfs
-from labkit.lab import Exercise, NotAttempted, NotYet, Passed, Verdict
+from labkit.course.framework.exercise import Exercise
+from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed, Verdict
 from labkit.process import spawn
 
 

@@ -27,8 +27,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from labkit import paths
-from labkit.lab.servers import trees
+from labkit.course.experiments.servers import trees
+from labkit.files import state_folder
 from labkit.vm import vmlinux
 
 NAME = "labkit-test"
@@ -92,7 +92,7 @@ class Box:
 
 def requirements() -> list[str]:
     """What pip will ask for in the machine: the course's dependencies, and those of building it."""
-    project = tomllib.loads((paths.checkout() / "pyproject.toml").read_text())
+    project = tomllib.loads((state_folder.checkout() / "pyproject.toml").read_text())
     return [*project["project"]["dependencies"], *project["build-system"]["requires"], "editables"]
 
 
@@ -100,7 +100,7 @@ def recipe() -> str:
     """What the box is built by, as a hash."""
     system = (SUITE, PYTHON, SIZE_GIB, INSTALLED, FETCHED, MASKED, FILES, INITRAMFS, INSIDE)
     parts = [repr(system), *requirements()]
-    for path in sorted((paths.checkout() / "rootfs").rglob("*")):
+    for path in sorted((state_folder.checkout() / "rootfs").rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".md"):
             parts.append(path.read_text())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -117,7 +117,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def build() -> Box:
     """The box: found where this recipe has made one, else made, in place of an older one. About two minutes."""
-    kept = paths.state() / "vagrant"
+    kept = state_folder.state() / "vagrant"
     with _locked(kept):
         box = Box(kept / recipe())
         if not box.folder.is_dir():
@@ -198,7 +198,7 @@ def _make_tree(tree: Path) -> None:
         f"--include={','.join(INSTALLED)}",
         f"--extract-hook={INITRAMFS.format('$1/etc/initramfs-tools')}",
         '--customize-hook=mkdir -p "$1/srv/packages"',
-        f'--customize-hook=copy-in "{paths.checkout() / "rootfs"}" /srv',
+        f'--customize-hook=copy-in "{state_folder.checkout() / "rootfs"}" /srv',
         f"--customize-hook=chroot \"$1\" sh -c '{inside}'",
         *(SUITE, str(tree), _archive()),
     )

@@ -1,0 +1,1 @@
+"""What this machine can do for the labs, and how to fix the rest."""

@@ -1,0 +1,1 @@
+"""Lab 00: exercises and their checks."""

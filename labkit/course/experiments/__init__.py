@@ -1,0 +1,1 @@
+"""Measurements and servers that the labs run."""

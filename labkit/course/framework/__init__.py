@@ -1,0 +1,1 @@
+"""Exercises, predictions, verdicts, progress: what every lab is made of."""

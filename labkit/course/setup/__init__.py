@@ -1,0 +1,1 @@
+"""Setting up a checkout. Only the standard library: this runs before anything is installed."""

@@ -1,0 +1,1 @@
+"""A lab's source: one Markdown file, read into cells."""

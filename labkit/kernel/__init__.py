@@ -1,0 +1,1 @@
+"""Small interfaces of the kernel: control group files, descriptors by socket, limits, signals."""
