@@ -118,15 +118,69 @@ def copy(source, target):
         "count",
         "import subprocess\ndef count_calls(command):\n    subprocess.run(command)\n    return {'getppid': 0}\n",
     ),
-    "the report without the program": (
+    "what its watcher would answer is written by the copier": (
+        "03",
+        "copy",
+        COPY
+        + """
+from collections import Counter
+from labkit import child, plain
+honest = copy
+def copy(source, target):
+    honest(source, target)
+    words = plain.dumps(plain.VALUE, Counter({"read": 1}))
+    for number in range(3, 10):
+        try:
+            os.write(number, child.LENGTH.pack(len(words)) + words)
+        except OSError:
+            pass
+""",
+    ),
+    "another program, which rewrites its command line": (
         "03",
         "refuse",
         """
-import json, signal, socket
+import os, pickle
+LIES = '''
+import ctypes, os, pickle, sys
+line, folder = pickle.load(open("/tmp/line", "rb"))
+with open("/proc/self/stat") as file:
+    start = int(file.read().rpartition(")")[2].split()[45])
+ctypes.memmove(start, line, len(line))
+here = os.open(folder, os.O_RDONLY)
+for name in ("one", "two", "", ""):
+    try:
+        os.mkdir(name, dir_fd=here)  # never by the other call, which is not refused
+    except OSError:
+        pass
+open(os.path.join(folder, "file"), "w").close()
+os._exit(100)
+'''
 def run_without_mkdir(command):
-    words = json.dumps({"mkdir": 1, "mkdirat": 1, "others": 0}).encode()
-    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(words, chr(0) + command[-1])
-    signal.pause()
+    line = b"".join(one.encode() + b"\\0" for one in command)
+    with open("/tmp/line", "wb") as file:
+        pickle.dump((line, command[5]), file)
+    with open("/tmp/lies", "w") as file:
+        file.write(LIES)
+    rule = seccomp.Rule(("mkdirat",), "SCMP_ACT_ERRNO", EPERM)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.load(seccomp.compile_profile(seccomp.Profile("SCMP_ACT_ALLOW", syscalls=[rule])))
+    short = [command[0], "-I", "-c", "exec(open('/tmp/lies').read())"]
+    os.execv(command[0], [*short, "x" * (len(line) - sum(len(one) + 1 for one in short) - 1)])
+""",
+    ),
+    "a file system in which nobody can make folders, under a filter that refuses nothing of it": (
+        "03",
+        "refuse",
+        """
+import os
+from labkit.syscalls import mount
+def run_without_mkdir(command):
+    mount("queues", command[5], "mqueue")
+    rule = seccomp.Rule(("swapon",), "SCMP_ACT_ERRNO", EPERM)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.load(seccomp.compile_profile(seccomp.Profile("SCMP_ACT_ALLOW", syscalls=[rule])))
+    os.execv(command[0], command)
 """,
     ),
     "the program refuses itself": (
