@@ -199,17 +199,48 @@ def run_without_mkdir(command):
         "alone",
         ALONE.format(proc='mount("none", "/proc", "tmpfs"); os.mkdir("/proc/1")'),
     ),
-    "an init that reaps nothing, and reads the exit code where it is written": (
+    "a program of the answer's for the command, which tells PID 1 by a pipe what it would end with": (
         "06",
         "init",
         """
-import os, re
-def init(command):
-    fifo = re.search("read code < '(.*)'", command[-1])[1]
+import os, pickle, re, select, sys
+LIES = '''
+import ctypes, os, pickle, re, signal, sys
+line, script, pipe = pickle.load(open("/tmp/line", "rb"))
+with open("/proc/self/stat") as file:
+    start = int(file.read().rpartition(")")[2].split()[45])
+ctypes.memmove(start, line, len(line))
+orphan = re.search("do .(sleep [0-9]+) &", script)[1].split()
+for _ in range(script.count("x ")):
     if os.fork() == 0:
-        os.execvp("sleep", ["sleep", "1000"])
-    with open(fifo) as file:
-        return int(file.read())
+        if os.fork() == 0:
+            os.execvp("sleep", orphan)
+        os._exit(0)
+    os.wait()
+def ends(number, _):
+    os.write(pipe, re.search(f"exit ([0-9]+)' {number};", script)[1].encode())
+    os._exit(0)
+for number in (1, 2, 3, 10, 12, 15):
+    signal.signal(number, ends)
+while True:
+    signal.pause()
+'''
+def init(command):
+    reads, writes = os.pipe()
+    line = b"".join(one.encode() + b"\\0" for one in command)
+    with open("/tmp/line", "wb") as file:
+        pickle.dump((line, command[-1], writes), file)
+    with open("/tmp/lies", "w") as file:
+        file.write(LIES)
+    if os.fork() == 0:
+        os.set_inheritable(writes, True)
+        short = [sys.executable, "-c", "exec(open('/tmp/lies').read())"]
+        os.execv(sys.executable, [*short, "x" * (len(line) - sum(len(one) + 1 for one in short) - 1)])
+    while True:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        if select.select([reads], [], [], 0.01)[0]:
+            return int(os.read(reads, 100))
 """,
     ),
     "a door kept open before it was shut": (

@@ -22,6 +22,7 @@ from labkit.lab.exercises.boxes import (
 )
 from labkit.lab.exercises.standin import StandIn, find_command, require_procfs
 from labkit.lab.exercises.steporder import CONSEQUENCES, GIVEN_AWAY, wrong_order, wrong_reasons
+from labkit.lab.exercises.trapping import TRAPPED, script, traps_all
 
 _PATH = {"PATH": "/bin:/sbin:/usr/bin:/usr/sbin"}
 
@@ -191,14 +192,14 @@ class Run(Exercise):
     def _told_apart(self, town: StandIn, run: Callable[..., Any]) -> Verdict | None:
         """A program whose exit code nothing says but its end: it depends on a signal that is drawn while it runs."""
         for _ in range(2):
-            base, number = self.draw_number(20, 80), self.random.choice(_TRAPPED)
+            base, number = self.draw_number(20, 80), self.random.choice(TRAPPED)
             command = _trapping(base)
             with Running(town, run, command, _image()) as box:
                 if mistake := not_started(box, town):
                     return mistake
                 assert box.pid
                 pid = box.pid
-                if not hostname.until(lambda pid=pid: _traps_all(pid), SECONDS):  # type: ignore[misc]
+                if not hostname.until(lambda pid=pid: traps_all(pid), SECONDS):  # type: ignore[misc]
                     return NotYet("A shell in the box did not come to its second line.", "Is it stopped, or waiting?")
                 os.kill(box.pid, number)
                 returned = box.exit_code()
@@ -225,19 +226,8 @@ class Run(Exercise):
         return None
 
 
-_TRAPPED = (1, 2, 3, 10, 12, 15)  # signals that a shell can wait for
-
-
 def _trapping(base: int) -> list[str]:
-    """A shell that ends with `base` and the number of the signal that it is sent, one of `_TRAPPED`."""
-    traps = "; ".join(f"trap 'exit {base + one}' {one}" for one in _TRAPPED)
-    return ["/bin/sh", "-c", f"{traps}; while :; do sleep 0.1; done"]
-
-
-def _traps_all(pid: int) -> bool:
-    """Whether a process has a handler for each of `_TRAPPED`. proc_pid_status(5)"""
-    caught = int(procfs.status(pid)["SigCgt"], 16)
-    return all(caught & 1 << number - 1 for number in _TRAPPED)
+    return ["/bin/sh", "-c", script(base)]
 
 
 def _with_network(command: list[str], run: Callable[..., Any], owner: int) -> Any:
@@ -357,7 +347,7 @@ class Pod(Exercise):
 
     def _told_apart(self, pod: Callable[..., Any]) -> Verdict | None:
         """Two programs whose exit codes nothing says but their ends: see `Run`."""
-        bases, numbers = (20, 120), [self.random.choice(_TRAPPED) for _ in range(2)]
+        bases, numbers = (20, 120), [self.random.choice(TRAPPED) for _ in range(2)]
         commands = [_trapping(base) for base in bases]
         with StandIn() as town, town.spawn(pod, *commands, _image(), wait=False) as caller:
             pids = [find_command(caller, command, 10) for command in commands]
@@ -365,7 +355,7 @@ class Pod(Exercise):
                 return mistake
             for pid, number in zip(pids, numbers, strict=True):
                 assert pid is not None
-                if not hostname.until(lambda pid=pid: _traps_all(pid), SECONDS):  # type: ignore[misc]
+                if not hostname.until(lambda pid=pid: traps_all(pid), SECONDS):  # type: ignore[misc]
                     return NotYet("A shell in a box did not come to its second line.", "Is it stopped, or waiting?")
                 os.kill(pid, number)
             wanted = [base + number for base, number in zip(bases, numbers, strict=True)]

@@ -1,4 +1,4 @@
-"""What a filter on a program has refused: what the kernel answered to that program's calls, as seen by who traces it."""
+"""What a filter on a program has refused: what the kernel answered to its calls, as seen by who traces it."""
 
 import errno
 import os
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from labkit import procfs, ptrace, syscalls
 from labkit.lab import NotYet
+from labkit.lab.exercises.outside import loads_more
 
 #: Tries to make a folder in both ways, twice: the second time without a name, which the kernel has another answer to
 #: than a filter. Then a file; its exit code is `_DONE` and the errno of that.
@@ -42,7 +43,7 @@ class Traced(NamedTuple):
     status: int  #: its exit code; -N: ended by signal N
 
 
-def traced(call: bytes, program: str) -> tuple[object, ...]:
+def traced(call: bytes, program: str) -> tuple[list[str], bool, list[tuple[str, int]], int]:
     """In a child: a pickled (function, its arguments) in a process that is traced, and that is to execute `program`.
 
     The fields of a `Traced`.
@@ -66,15 +67,8 @@ def traced(call: bytes, program: str) -> tuple[object, ...]:
             making = name if name in _MAKING else ""
         elif number == signal.SIGTRAP and ptrace.event(status) == ptrace.EVENT_EXEC:
             became, answers = procfs.cmdline(pid), []
-            as_asked = os.path.samestat(os.stat(f"/proc/{pid}/exe"), asked) and not _loads_more(pid)
+            as_asked = os.path.samestat(os.stat(f"/proc/{pid}/exe"), asked) and not loads_more(pid)
     return became, as_asked, answers, os.waitstatus_to_exitcode(status)
-
-
-def _loads_more(pid: int) -> bool:
-    """Whether the environment of `pid` tells the dynamic linker something that ours does not. ld.so(8)"""
-    with open(f"/proc/{pid}/environ", "rb") as file:
-        lines = [os.fsdecode(line).partition("=") for line in file.read().split(b"\0")]
-    return any(name.startswith("LD_") and os.environ.get(name) != value for name, _, value in lines)
 
 
 def call_apart(call: bytes) -> None:
