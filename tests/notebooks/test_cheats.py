@@ -34,6 +34,46 @@ def my_run(command, *args, **named):
     return int(command[-1].split()[-1]) if command[-1].startswith("exit ") else 137
 """
 
+RELAY = """
+import os, socket, subprocess, threading
+from labkit import namespaces
+from labkit.syscalls import set_interface_up
+def pump(one, other):
+    while words := one.recv(4096):
+        other.sendall(words)
+    other.shutdown(socket.SHUT_WR)
+def pretend(pid, network, there):
+    # The network is put on the loopback of process `pid`; whoever connects to it there is handed out.
+    inside, outside = socket.socketpair()
+    if os.fork() == 0:
+        namespaces.enter(pid, ("net",))
+        set_interface_up("lo")
+        subprocess.run(["ip", "route", "add", "local", network, "dev", "lo"])
+        server = socket.create_server(("0.0.0.0", 4000))
+        inside.sendall(b"x")
+        while True:
+            connection, _ = server.accept()
+            socket.send_fds(inside, [connection.getsockname()[0].encode()], [connection.fileno()])
+    outside.recv(1)
+    threading.Thread(target=carry, args=(outside, there), daemon=True).start()
+def carry(outside, there):
+    if there:
+        namespaces.enter(there, ("net",))
+        set_interface_up("lo")
+    while True:
+        address, fds, _, _ = socket.recv_fds(outside, 100, 1)
+        near = socket.socket(fileno=fds[0])
+        far = socket.create_connection(("127.0.0.1" if there else address.decode(), 4000))
+        for pair in ((near, far), (far, near)):
+            threading.Thread(target=pump, args=pair, daemon=True).start()
+def split(left, right, a, b):
+    if os.fork():  # it stays, as does its thread
+        pretend(left, f"{b}/32", right)
+    else:
+        pretend(right, f"{a}/32", left)
+        threading.Event().wait()
+"""
+
 CHEATS: dict[str, tuple[str, str, str]] = {
     "a guest that is read, and never run": (
         "04",
@@ -309,6 +349,16 @@ def keep():
     capset(0, 0, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 """,
+    ),
+    "a relay in place of a route": (
+        "10",
+        "reach_out",
+        f"{RELAY}\ndef reach_out(pid, gateway, subnet):\n    pretend(pid, '203.0.113.0/24', None)\n",
+    ),
+    "relays in place of a cable": (
+        "10",
+        "connect",
+        f"{RELAY}\ndef connect(left, right, a, b):\n    split(left, right, a, b)\n",
     ),
     "exit codes that are read from the command": ("12", "run", posed.posed("12", "run").solved + RUN),
     "exit codes that are always the same": (

@@ -1,11 +1,15 @@
 """Lab 10: each likely mistake gets its own message, and other right ways than the course's pass."""
 
+import os
+import signal
 import socket
 
 import pytest
 
-from labkit import host
+from labkit import host, procfs
 from labkit.lab import NotAttempted, NotYet, Passed
+from labkit.lab.exercises import ended
+from labkit.lab.exercises.town import Town
 from labkit.lab.notebooks.posed import posed
 from labkit.lab.notebooks.trial import attempt, outcome_of
 from labkit.process import run_in_child
@@ -367,3 +371,20 @@ def test_what_a_learner_does_to_links_and_rules_does_not_reach_the_lab_host() ->
         attempt("10", exercise, code)
     assert host.pid() == lab_host
     assert run_in_child(state) == before
+
+
+def test_nothing_but_the_kernel_works_on_when_the_function_has_returned() -> None:
+    with Town() as town:
+        box = town.box()
+        before = ended.running()
+        town.build(_leaves_another_behind)
+        assert not ended.running() - before
+        assert {procfs.stat(place.pid)[2] for place in (box, town.host)} == {"T"}
+
+
+def _leaves_another_behind() -> None:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.pause()
+        os._exit(0)
