@@ -239,6 +239,17 @@ def run_without_mkdir(command):
         "alone",
         ALONE.format(proc='mount("none", "/proc", "tmpfs"); os.mkdir("/proc/1")'),
     ),
+    "the course's own solution, read from the lab's source": (
+        "03",
+        "refuse",
+        """
+def run_without_mkdir(command):
+    from labkit.lab.notebooks import source
+    names = dict(globals())
+    exec(source.solution(source.path_of("03"), "refuse"), names)
+    names["run_without_mkdir"](command)
+""",
+    ),
     "a program of the answer's for the command, which tells PID 1 by a pipe what it would end with": (
         "06",
         "init",

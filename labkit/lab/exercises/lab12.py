@@ -21,7 +21,7 @@ from labkit.lab.exercises.boxes import (
     wrong_limits,
 )
 from labkit.lab.exercises.standin import StandIn, find_command, require_procfs
-from labkit.lab.exercises.steporder import CONSEQUENCES, GIVEN_AWAY, wrong_order, wrong_reasons
+from labkit.lab.exercises.steporder import CONSEQUENCES, GIVEN_AWAY, how, wrong_order, wrong_reasons
 from labkit.lab.exercises.trapping import TRAPPED, script, traps_all
 
 _PATH = {"PATH": "/bin:/sbin:/usr/bin:/usr/sbin"}
@@ -83,7 +83,7 @@ class Order(Exercise):
             f"A box was built in your order, and its program was `{name}`'s PID 1: in six namespaces of its own, with "
             "no trace of the old root, five capabilities, no_new_privs and a filter.",
             f"{len(defended)} choices are defended. Had `{first[0]}` and `{first[1]}` changed places: "
-            f"{CONSEQUENCES[why[first]]}.",
+            f"{CONSEQUENCES[why[first]]}. {how(first)}",
         )
 
 
