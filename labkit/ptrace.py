@@ -42,6 +42,7 @@ TRACEEXEC = 0x10
 EXITKILL = 0x100000  # whatever is traced is killed when the tracer ends
 ALL_CHILDREN = TRACEFORK | TRACEVFORK | TRACECLONE
 # Events, in the third byte of a stop's status.
+EVENT_EXEC = 4  # it has executed a program, of which no instruction has run yet
 EVENT_STOP = 128
 
 SYSCALL_STOP = signal.SIGTRAP | 0x80

@@ -34,6 +34,46 @@ def my_run(command, *args, **named):
     return int(command[-1].split()[-1]) if command[-1].startswith("exit ") else 137
 """
 
+RELAY = """
+import os, socket, subprocess, threading
+from labkit import namespaces
+from labkit.syscalls import set_interface_up
+def pump(one, other):
+    while words := one.recv(4096):
+        other.sendall(words)
+    other.shutdown(socket.SHUT_WR)
+def pretend(pid, network, there):
+    # The network is put on the loopback of process `pid`; whoever connects to it there is handed out.
+    inside, outside = socket.socketpair()
+    if os.fork() == 0:
+        namespaces.enter(pid, ("net",))
+        set_interface_up("lo")
+        subprocess.run(["ip", "route", "add", "local", network, "dev", "lo"])
+        server = socket.create_server(("0.0.0.0", 4000))
+        inside.sendall(b"x")
+        while True:
+            connection, _ = server.accept()
+            socket.send_fds(inside, [connection.getsockname()[0].encode()], [connection.fileno()])
+    outside.recv(1)
+    threading.Thread(target=carry, args=(outside, there), daemon=True).start()
+def carry(outside, there):
+    if there:
+        namespaces.enter(there, ("net",))
+        set_interface_up("lo")
+    while True:
+        address, fds, _, _ = socket.recv_fds(outside, 100, 1)
+        near = socket.socket(fileno=fds[0])
+        far = socket.create_connection(("127.0.0.1" if there else address.decode(), 4000))
+        for pair in ((near, far), (far, near)):
+            threading.Thread(target=pump, args=pair, daemon=True).start()
+def split(left, right, a, b):
+    if os.fork():  # it stays, as does its thread
+        pretend(left, f"{b}/32", right)
+    else:
+        pretend(right, f"{a}/32", left)
+        threading.Event().wait()
+"""
+
 CHEATS: dict[str, tuple[str, str, str]] = {
     "a guest that is read, and never run": (
         "04",
@@ -118,15 +158,69 @@ def copy(source, target):
         "count",
         "import subprocess\ndef count_calls(command):\n    subprocess.run(command)\n    return {'getppid': 0}\n",
     ),
-    "the report without the program": (
+    "what its watcher would answer is written by the copier": (
+        "03",
+        "copy",
+        COPY
+        + """
+from collections import Counter
+from labkit.process import plain, worker as child
+honest = copy
+def copy(source, target):
+    honest(source, target)
+    words = plain.dumps(plain.VALUE, Counter({"read": 1}))
+    for number in range(3, 10):
+        try:
+            os.write(number, child.LENGTH.pack(len(words)) + words)
+        except OSError:
+            pass
+""",
+    ),
+    "another program, which rewrites its command line": (
         "03",
         "refuse",
         """
-import json, signal, socket
+import os, pickle
+LIES = '''
+import ctypes, os, pickle, sys
+line, folder = pickle.load(open("/tmp/line", "rb"))
+with open("/proc/self/stat") as file:
+    start = int(file.read().rpartition(")")[2].split()[45])
+ctypes.memmove(start, line, len(line))
+here = os.open(folder, os.O_RDONLY)
+for name in ("one", "two", "", ""):
+    try:
+        os.mkdir(name, dir_fd=here)  # never by the other call, which is not refused
+    except OSError:
+        pass
+open(os.path.join(folder, "file"), "w").close()
+os._exit(100)
+'''
 def run_without_mkdir(command):
-    words = json.dumps({"mkdir": 1, "mkdirat": 1, "others": 0}).encode()
-    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(words, chr(0) + command[-1])
-    signal.pause()
+    line = b"".join(one.encode() + b"\\0" for one in command)
+    with open("/tmp/line", "wb") as file:
+        pickle.dump((line, command[5]), file)
+    with open("/tmp/lies", "w") as file:
+        file.write(LIES)
+    rule = seccomp.Rule(("mkdirat",), "SCMP_ACT_ERRNO", EPERM)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.load(seccomp.compile_profile(seccomp.Profile("SCMP_ACT_ALLOW", syscalls=[rule])))
+    short = [command[0], "-I", "-c", "exec(open('/tmp/lies').read())"]
+    os.execv(command[0], [*short, "x" * (len(line) - sum(len(one) + 1 for one in short) - 1)])
+""",
+    ),
+    "a file system in which nobody can make folders, under a filter that refuses nothing of it": (
+        "03",
+        "refuse",
+        """
+import os
+from labkit.syscalls import mount
+def run_without_mkdir(command):
+    mount("queues", command[5], "mqueue")
+    rule = seccomp.Rule(("swapon",), "SCMP_ACT_ERRNO", EPERM)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.load(seccomp.compile_profile(seccomp.Profile("SCMP_ACT_ALLOW", syscalls=[rule])))
+    os.execv(command[0], command)
 """,
     ),
     "the program refuses itself": (
@@ -145,17 +239,59 @@ def run_without_mkdir(command):
         "alone",
         ALONE.format(proc='mount("none", "/proc", "tmpfs"); os.mkdir("/proc/1")'),
     ),
-    "an init that reaps nothing, and reads the exit code where it is written": (
+    "the course's own solution, read from the lab's source": (
+        "03",
+        "refuse",
+        """
+def run_without_mkdir(command):
+    from labkit.course.source import lab_source as source
+    names = dict(globals())
+    exec(source.solution(source.path_of("03"), "refuse"), names)
+    names["run_without_mkdir"](command)
+""",
+    ),
+    "a program of the answer's for the command, which tells PID 1 by a pipe what it would end with": (
         "06",
         "init",
         """
-import os, re
-def init(command):
-    fifo = re.search("read code < '(.*)'", command[-1])[1]
+import os, pickle, re, select, sys
+LIES = '''
+import ctypes, os, pickle, re, signal, sys
+line, script, pipe = pickle.load(open("/tmp/line", "rb"))
+with open("/proc/self/stat") as file:
+    start = int(file.read().rpartition(")")[2].split()[45])
+ctypes.memmove(start, line, len(line))
+orphan = re.search("do .(sleep [0-9]+) &", script)[1].split()
+for _ in range(script.count("x ")):
     if os.fork() == 0:
-        os.execvp("sleep", ["sleep", "1000"])
-    with open(fifo) as file:
-        return int(file.read())
+        if os.fork() == 0:
+            os.execvp("sleep", orphan)
+        os._exit(0)
+    os.wait()
+def ends(number, _):
+    os.write(pipe, re.search(f"exit ([0-9]+)' {number};", script)[1].encode())
+    os._exit(0)
+for number in (1, 2, 3, 10, 12, 15):
+    signal.signal(number, ends)
+while True:
+    signal.pause()
+'''
+def init(command):
+    reads, writes = os.pipe()
+    line = b"".join(one.encode() + b"\\0" for one in command)
+    with open("/tmp/line", "wb") as file:
+        pickle.dump((line, command[-1], writes), file)
+    with open("/tmp/lies", "w") as file:
+        file.write(LIES)
+    if os.fork() == 0:
+        os.set_inheritable(writes, True)
+        short = [sys.executable, "-c", "exec(open('/tmp/lies').read())"]
+        os.execv(sys.executable, [*short, "x" * (len(line) - sum(len(one) + 1 for one in short) - 1)])
+    while True:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        if select.select([reads], [], [], 0.01)[0]:
+            return int(os.read(reads, 100))
 """,
     ),
     "a door kept open before it was shut": (
@@ -224,6 +360,16 @@ def keep():
     capset(0, 0, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 """,
+    ),
+    "a relay in place of a route": (
+        "10",
+        "reach_out",
+        f"{RELAY}\ndef reach_out(pid, gateway, subnet):\n    pretend(pid, '203.0.113.0/24', None)\n",
+    ),
+    "relays in place of a cable": (
+        "10",
+        "connect",
+        f"{RELAY}\ndef connect(left, right, a, b):\n    split(left, right, a, b)\n",
     ),
     "exit codes that are read from the command": ("12", "run", exercise_spec.posed("12", "run").solved + RUN),
     "exit codes that are always the same": (

@@ -1,12 +1,15 @@
 """Lab 02: each likely mistake gets its own message, and other right ways than the course's pass."""
 
+import itertools
 import os
 
 import pytest
 
 from labkit import host, procfs
 from labkit.course.authoring.trial import attempt
-from labkit.course.exercises.lab02.troubles import ANSWERS, TROUBLES
+from labkit.course.exercises.lab02.exercises import Sort
+from labkit.course.exercises.lab02.troubles import ANSWERS, MISUNDERSTANDINGS, TROUBLES, sorted_well
+from labkit.course.framework.judge import judge
 from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed
 
 P99 = """
@@ -95,19 +98,32 @@ def test_mistake_gets_its_own_message(mistake: str) -> None:
 
 
 def sorted_as(**changed: str) -> str:
-    return f"TROUBLES = { {name: trouble.helps[0] for name, trouble in TROUBLES.items()} | changed }"
+    return f"TROUBLES = { {name: helps[0] for name, helps in TROUBLES.items()} | changed }"
 
 
-WRONG = [(name, answer) for name, trouble in TROUBLES.items() for answer in ANSWERS if answer not in trouble.helps]
+WRONG = [(name, answer) for name, helps in TROUBLES.items() for answer in ANSWERS if answer not in helps]
 
 
 @pytest.mark.parametrize(("name", "answer"), WRONG)
-def test_each_wrong_answer_has_its_reason_and_does_not_give_the_right_one(name: str, answer: str) -> None:
+def test_a_wrong_answer_is_told_by_its_kind_and_not_by_its_place(name: str, answer: str) -> None:
     outcome = attempt("02", "sort", sorted_as(**{name: answer}))
     assert isinstance(outcome, NotYet)
-    assert outcome.why == TROUBLES[name].reasons[answer]
+    (kind,) = (one for one in MISUNDERSTANDINGS if answer in one.said and TROUBLES[name][0] in one.helps)
+    assert (outcome.seen, outcome.why) == (kind.seen, kind.why)
     said = outcome.seen + outcome.why
-    assert not any(f"`{right}`" in said or f'"{right}"' in said for right in TROUBLES[name].helps)
+    assert not any(f"`{right}`" in said or f'"{right}"' in said for right in TROUBLES[name])
+
+
+def test_what_is_said_does_not_depend_on_which_of_a_kind_is_wrong_nor_on_how_many() -> None:
+    """So no single answer is confirmed, neither in words nor by a share."""
+    tables = [dict(zip(TROUBLES, answers, strict=True)) for answers in itertools.product(ANSWERS, repeat=8)]
+    outcomes = [sorted_well(table) for table in tables]
+    assert {(one.seen, one.why) for one in outcomes if isinstance(one, NotYet)} == {
+        (one.seen, one.why) for one in MISUNDERSTANDINGS
+    }
+    shown = judge(Sort, dict.fromkeys(TROUBLES, "own"))
+    assert isinstance(shown, NotYet)
+    assert shown.share == 0  # which is for grading
 
 
 def test_nothing_sorted_is_not_attempted() -> None:

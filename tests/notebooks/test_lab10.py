@@ -1,12 +1,16 @@
 """Lab 10: each likely mistake gets its own message, and other right ways than the course's pass."""
 
+import os
+import signal
 import socket
 
 import pytest
 
-from labkit import host
+from labkit import host, procfs
 from labkit.course.authoring.trial import attempt, outcome_of
 from labkit.course.exercise_spec import posed
+from labkit.course.exercises.common import ended
+from labkit.course.exercises.common.net_stand_in import Town
 from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed
 from labkit.process import run_in_child
 from tests.requirements import need_command
@@ -367,3 +371,20 @@ def test_what_a_learner_does_to_links_and_rules_does_not_reach_the_lab_host() ->
         attempt("10", exercise, code)
     assert host.pid() == lab_host
     assert run_in_child(state) == before
+
+
+def test_nothing_but_the_kernel_works_on_when_the_function_has_returned() -> None:
+    with Town() as town:
+        box = town.box()
+        before = ended.running()
+        town.build(_leaves_another_behind)
+        assert not ended.running() - before
+        assert {procfs.stat(place.pid)[2] for place in (box, town.host)} == {"T"}
+
+
+def _leaves_another_behind() -> None:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.pause()
+        os._exit(0)

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -40,6 +41,8 @@ def judge(exercise: type[Exercise], *answers: Any) -> Outcome:
             return NotChecked(f"This machine cannot run the check: {error}")
         except Exception as error:
             return _explain(error, exercise, answers)
+    if isinstance(verdict, NotYet) and not exercise.in_room:
+        return replace(verdict, share=0.0)  # it is for grading: while one tries, it would tell each right entry
     if isinstance(verdict, Passed | NotYet | NotAttempted):
         return verdict
     return _our_fault(exercise, f"the check returned {verdict!r}")

@@ -39,6 +39,13 @@ def mounted(pid: int, path: str) -> str:
     return here[-1].filesystem if here and here[-1].root == "/" else ""
 
 
+def loads_more(pid: int) -> bool:
+    """Whether the environment of `pid` tells the dynamic linker something that ours does not. ld.so(8)"""
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        lines = [os.fsdecode(line).partition("=") for line in file.read().split(b"\0")]
+    return any(name.startswith("LD_") and os.environ.get(name) != value for name, _, value in lines)
+
+
 class Ear:
     """A datagram socket with a name that nobody can foresee, to be told something on: by whom, says the kernel.
 

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from labkit import namespaces, procfs, syscalls
 from labkit.constants import CLONE_NEWNET
+from labkit.course.exercises.common import ended
 from labkit.course.framework import pace
 from labkit.course.views import network_map
 from labkit.network import nftables
@@ -31,7 +32,8 @@ class Town:
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
-        self.host = self._stack.enter_context(Place(_alone))
+        self._places: list[Place] = []
+        self.host = self._place(_alone)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,13 +41,30 @@ class Town:
 
     def box(self) -> "Place":
         """A process in a network namespace of its own, with nothing in it, its loopback down."""
-        return self._stack.enter_context(Place(syscalls.unshare, CLONE_NEWNET))
+        return self._place(syscalls.unshare, CLONE_NEWNET)
+
+    def _place(self, fn: Callable[..., Any], *args: Any) -> "Place":
+        place = self._stack.enter_context(Place(fn, *args))
+        self._places.append(place)
+        return place
 
     @contextmanager
     def spawn(self, fn: Callable[..., Any], *args: Any) -> Iterator[Child]:
         """As `process.spawn`, on the stand-in."""
         with spawn(_enter_and_call, self.host.pid, fn, args) as child:
             yield child
+
+    def build(self, fn: Callable[..., Any], *args: Any) -> None:
+        """Call `fn` on the stand-in, and end it and all that it has begun: what it has built has to work by itself.
+
+        Links, routes and rules are the kernel's, and stay. A process that carries bytes from one box to the other, and
+        so makes it look as if they were connected, does not.
+        """
+        before = ended.running()
+        with self.spawn(fn, *args):
+            pass
+        ended.all_but(before)
+        ended.still([place.pid for place in self._places])
 
     def survey(self, **children: "Place") -> dict[str, Space]:
         """What is in the namespaces of the host and of `children`, by their names; the host's is "host"."""

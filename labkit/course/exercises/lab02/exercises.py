@@ -187,5 +187,5 @@ class Sort(Exercise):
     )
 
     def check(self, sorted_troubles: Any) -> Verdict:
-        """Go through the eight; the first that is wrong gets its reason."""
+        """Go through the eight; the first principle that was misunderstood is told, and not where."""
         return troubles.sorted_well(sorted_troubles)

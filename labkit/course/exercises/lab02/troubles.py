@@ -10,75 +10,60 @@ from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed, Verdi
 ANSWERS = ("own", "limit", "no")
 
 
-class Trouble(NamedTuple):
-    """What helps, and what to think about for each answer that does not."""
-
-    helps: tuple[str, ...]
-    reasons: dict[str, str]
-
-
-TROUBLES: dict[str, Trouble] = {
-    "port": Trouble(
-        ("own",),
-        {
-            "limit": "Nobody takes too much here: each wants one single port. A smaller share of it would be none.",
-            "no": "Either server alone would have started. It is only because of the other one that this one does not.",
-        },
-    ),
-    "library": Trouble(
-        ("own",),
-        {
-            "limit": "Both programs take one file, and neither too much of it. What if there were two such files?",
-            "no": "The old program ran well for years, and would still, had nobody changed a file that it reads.",
-        },
-    ),
-    "report": Trouble(
-        ("limit",),
-        {
-            "own": "A processor for each program would be dear, and idle most of the time. The report may use the one "
-            "there is, as long as it does not use all of it.",
-            "no": "The shop was quick enough before the report began. What does the report take from it?",
-        },
-    ),
-    "leak": Trouble(
-        ("limit",),
-        {
-            "own": "All programs live in the machine's one memory; none has a memory of its own. What could the kernel "
-            "have refused to the one that grew, before it came to killing another?",
-            "no": "The database did nothing wrong: it died for what another program took. Is there nothing that could "
-            "have been kept from that other one?",
-        },
-    ),
-    "upload": Trouble(
-        ("own", "limit"),
-        {
-            "no": "The database would have gone on writing, had the uploads not been in the same file system. Think of "
-            "the exercise before this one.",
-        },
-    ),
-    "partner": Trouble(
-        ("no",),
-        {
-            "own": "The application *needs* the database: it asks it for every row. Would a database behind a wall "
-            "answer, once it has ended?",
-            "limit": "Nobody takes too much of anything: one has ended, and the other cannot do without it.",
-        },
-    ),
-    "bug": Trouble(
-        ("no",),
-        {
-            "own": "It would divide by zero on a machine of its own too.",
-            "limit": "The program takes nothing from others. Who is hurt by its fault, and by whom?",
-        },
-    ),
-    "power": Trouble(
-        ("no",),
-        {
-            "own": "Whatever each server has of its own, it is still on this machine. What would it take to go on?",
-            "limit": "No share of a machine without power is worth anything.",
-        },
-    ),
+#: What helps against each.
+TROUBLES: dict[str, tuple[str, ...]] = {
+    "port": ("own",),
+    "library": ("own",),
+    "report": ("limit",),
+    "leak": ("limit",),
+    "upload": ("own", "limit"),
+    "partner": ("no",),
+    "bug": ("no",),
+    "power": ("no",),
 }
+
+
+class Misunderstanding(NamedTuple):
+    """One kind of mistake: `said` where one of `helps` would help; and what to think about."""
+
+    said: tuple[str, ...]
+    helps: tuple[str, ...]
+    seen: str
+    why: str
+
+
+#: In this order the first that is met is told. Which trouble it was is not: whoever is told that need not think, but
+#: only try what is left, one trouble after the other.
+MISUNDERSTANDINGS = (
+    Misunderstanding(
+        ("own", "limit"),
+        ("no",),
+        "You expect a wall to help where none does.",
+        "Imagine each server on a machine of its own, with nobody beside it. Where the same would have happened there, "
+        "or where it needs just what would then be on the other side, dividing things up mends nothing.",
+    ),
+    Misunderstanding(
+        ("no",),
+        ("own", "limit"),
+        'You say `"no"` where something could have been done.',
+        "Imagine each server on a machine of its own, with nobody beside it. Where it would have gone on there, "
+        "something was shared that hurt it. What did it share, and what could have been kept from the others?",
+    ),
+    Misunderstanding(
+        ("limit",),
+        ("own",),
+        'You say `"limit"` where nobody takes too much.',
+        "A limit helps against somebody who takes more than a fair part of what can be measured out. Where several "
+        "want one and the same thing, a smaller share of it would be none. What if there were two?",
+    ),
+    Misunderstanding(
+        ("own",),
+        ("limit",),
+        'You say `"own"` for what a machine has one of.',
+        "One for each program would be dear, and idle most of the time, and so the kernel hands out parts of the one "
+        "there is. What could it have refused to whoever took too much?",
+    ),
+)
 
 
 def sorted_well(given: Any) -> Verdict:
@@ -92,22 +77,15 @@ def sorted_well(given: Any) -> Verdict:
     for name, answer in given.items():
         if answer is not None and answer is not ... and answer not in ANSWERS:
             return NotYet(f"For `{name}` you say {answer!r:.40}.", f"One of these is asked for: {_listed(ANSWERS)}.")
-    right = [name for name, trouble in TROUBLES.items() if given.get(name) in trouble.helps]
-    share = len(right) / len(TROUBLES)
-    for name, trouble in TROUBLES.items():
-        answer = given.get(name)
-        if answer is not None and answer is not ... and name not in right:
-            return NotYet(
-                f"{len(right)} of 8 are sorted as we would. `{name}`: you say `{answer}`.",
-                trouble.reasons[answer],
-                share,
-            )
-    if missing := [name for name in TROUBLES if name not in right]:
+    wrong = [name for name, helps in TROUBLES.items() if given.get(name) not in helps]
+    share = 1 - len(wrong) / len(TROUBLES)
+    if missing := [name for name in TROUBLES if given.get(name) in (None, ...)]:
         return NotYet(
-            f"What you have sorted is right. Still to be sorted: {_listed(missing)}.",
-            "All eight, please.",
-            share,
+            f"Still to be sorted: {_listed(missing)}.", "All eight, please: they are looked at together.", share
         )
+    for one in MISUNDERSTANDINGS:
+        if any(given[name] in one.said and TROUBLES[name][0] in one.helps for name in wrong):
+            return NotYet(one.seen, one.why, share)
     return Passed(
         "All eight are sorted: what can be each one's own, what can only be shared out, and what no isolation mends.",
         "The first kind is what namespaces are for (labs 05 to 08 and 10), the second what control groups are for "

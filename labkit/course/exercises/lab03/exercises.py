@@ -11,9 +11,9 @@ from typing import Any
 
 import cloudpickle
 
-from labkit import temporary
+from labkit import syscalls, temporary
 from labkit.course.exercises.common.left_behind import Ear, read_regular
-from labkit.course.exercises.lab03.refused import MAKES, no_report, refused_too_little, report_of
+from labkit.course.exercises.lab03.refused import MAKES, Traced, no_report, refused_too_little, report_of, traced
 from labkit.course.exercises.lab03.trace_checks import (
     ASKS,
     START,
@@ -25,7 +25,7 @@ from labkit.course.exercises.lab03.trace_checks import (
 )
 from labkit.course.framework.exercise import Exercise
 from labkit.course.framework.outcomes import NotYet, Passed, Verdict
-from labkit.process import run_in_child, spawn
+from labkit.process import run_in_child
 from labkit.tracer import Tracer
 
 
@@ -152,6 +152,7 @@ def _calls_of(call: bytes) -> Counter[str]:
 
 
 def _between_marks(call: bytes) -> None:
+    syscalls.close_range(3)  # what the process that watches has open: its way to the judge above all
     copy, source, target = pickle.loads(call)
     os.getpgid(0)
     copy(source, target)
@@ -180,18 +181,20 @@ class Refuse(Exercise):
     )
 
     def check(self, refuse: Callable[[list[str]], object]) -> Verdict:
-        """Let a program try, and look at what it could make."""
-        with temporary.Folder() as folder, Ear(self.draw_name("report")) as ear:
-            place = Path(folder, "place")
+        """Let a program try, traced from outside, and look at what the kernel answers it."""
+        with temporary.Folder() as folder:
+            place = Path(folder, self.draw_name("place"))
             place.mkdir()
-            command = [sys.executable, "-I", "-S", "-c", MAKES, str(place), ear.name]
-            with spawn(refuse, command, wait=False) as child:
-                found = report_of(child, command, ear, 15.0)
-                if found is None:
-                    return no_report(child.alive, None if child.alive else child.wait())
-            if isinstance(found, NotYet):
-                return found
+            command = [sys.executable, "-I", "-S", "-c", MAKES, str(place)]
+            seen = Traced(*run_in_child(traced, cloudpickle.dumps((refuse, command)), command[0]))
             made = sorted(os.listdir(place))
+            found = report_of(seen, command, made)
+            if found is None:
+                if not seen.became:  # it may have raised something: then this does, too
+                    run_in_child(refuse, command)
+                return no_report(seen)
+        if isinstance(found, NotYet):
+            return found
         return refused_too_little(found, made) or Passed(
             "The command asked for a folder in both ways, and the kernel refused both with EPERM. Its file was made as "
             "ever.",

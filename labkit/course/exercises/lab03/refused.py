@@ -1,21 +1,22 @@
-"""What a filter on a program has refused, told by that program, and by what it could make."""
+"""What a filter on a program has refused: what the kernel answered to its calls, as seen by who traces it."""
 
 import errno
-import json
 import os
-import time
+import pickle
+import signal
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
-from labkit import procfs
-from labkit.course.exercises.common.left_behind import Ear
-from labkit.course.framework import pace
+from labkit import procfs, ptrace, syscalls
+from labkit.course.exercises.common.left_behind import loads_more
 from labkit.course.framework.outcomes import NotYet
-from labkit.process import Child
 
-#: Tries to make a folder in both ways, and a file; tells an `outside.Ear` what became of it, and waits to be looked at.
+#: Tries to make a folder in both ways, twice: the second time without a name, which the kernel has another answer to
+#: than a filter. Then a file; its exit code is `_DONE` and the errno of that.
 MAKES = """
-import json, os, signal, socket, sys
-folder, ear = sys.argv[1:3]
+import os, sys
+folder = sys.argv[1]
 def attempt(make, *words, **named):
     try:
         make(*words, **named)
@@ -23,64 +24,107 @@ def attempt(make, *words, **named):
         return error.errno
     return 0
 here = os.open(folder, os.O_RDONLY)
-found = {"mkdir": attempt(os.mkdir, os.path.join(folder, "one")),
-    "mkdirat": attempt(os.mkdir, "two", dir_fd=here),
-    "others": attempt(open, os.path.join(folder, "file"), "w")}
-socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(json.dumps(found).encode(), chr(0) + ear)
-signal.pause()
+attempt(os.mkdir, os.path.join(folder, "one"))
+attempt(os.mkdir, "two", dir_fd=here)
+attempt(os.mkdir, "")
+attempt(os.mkdir, "", dir_fd=here)
+sys.exit(100 + attempt(open, os.path.join(folder, "file"), "w"))
 """
+_DONE = 100
+_MAKING = ("mkdir", "mkdirat")
 
 
-def report_of(child: Child, command: list[str], ear: Ear, seconds: float) -> dict[str, int] | NotYet | None:
-    """What `command` has told, which `child` was to become; None: it has ended, or its function has returned, without.
+class Traced(NamedTuple):
+    """What was seen of the process that called the learner's function, until it ended."""
 
-    It counts only where that very process has told it, with the program and the filter on it at that moment.
+    became: list[str]  #: the command line that it was given with the program that it has executed last; [] for none
+    as_asked: bool  #: whether that program is the file that was asked for, and nothing is loaded besides
+    answers: list[tuple[str, int]]  #: its calls that make a folder, since then: each with its result
+    status: int  #: its exit code; -N: ended by signal N
+
+
+def traced(call: bytes, program: str) -> tuple[list[str], bool, list[tuple[str, int]], int]:
+    """In a child: a pickled (function, its arguments) in a process that is traced, and that is to execute `program`.
+
+    The fields of a `Traced`.
+
+    What a process shows of itself it may have written itself, but not at the stop after an execve: there the kernel has
+    just laid down the command line, and no instruction of the new program has run.
     """
-    deadline = time.monotonic() + pace.scaled(seconds)
-    while time.monotonic() < deadline:
-        gone = child.answered(0.02)
-        with suppress(TimeoutError):
-            child.wait(timeout=0.02)
-        if said := ear.heard():
-            return _believed(child, command, *said)
-        if gone:
-            return None
-    late = f"The command had not ended after {pace.scaled(seconds):.3g} seconds."
-    return NotYet(late, "Does it run at all, or wait?")
+    asked = os.stat(program)  # before anything can be mounted over it
+    pid = ptrace.start(lambda: call_apart(call), ptrace.TRACESYSGOOD)
+    ptrace.resume(pid)
+    became: list[str] = []
+    as_asked = False
+    answers: list[tuple[str, int]] = []
+    making = ""
+    for number, status in _stops(pid):
+        if number == ptrace.SYSCALL_STOP:
+            info = ptrace.syscall_info(pid)
+            if making and isinstance(info, ptrace.Leaving):
+                answers.append((making, info.result))
+            name = ptrace.name(info.number) if isinstance(info, ptrace.Entering) else ""
+            making = name if name in _MAKING else ""
+        elif number == signal.SIGTRAP and ptrace.event(status) == ptrace.EVENT_EXEC:
+            became, answers = procfs.cmdline(pid), []
+            as_asked = os.path.samestat(os.stat(f"/proc/{pid}/exe"), asked) and not loads_more(pid)
+    return became, as_asked, answers, os.waitstatus_to_exitcode(status)
 
 
-def _believed(child: Child, command: list[str], words: bytes, by: int) -> dict[str, int] | NotYet:
-    if by != child.pid or not child.alive or procfs.cmdline(child.pid) != command:
+def call_apart(call: bytes) -> None:
+    """In a fork of one of our own processes: close what that one has open, its answer's way above all; then call."""
+    syscalls.close_range(3)
+    function, *arguments = pickle.loads(call)
+    function(*arguments)
+
+
+def _stops(pid: int) -> Iterator[tuple[int, int]]:
+    """The signal and the status of each stop of `pid`, which goes on after each; at last 0 and that of its end."""
+    while True:
+        _, status = os.waitpid(pid, ptrace.WALL)
+        if not os.WIFSTOPPED(status):
+            yield 0, status
+            return
+        number = os.WSTOPSIG(status)
+        yield number, status
+        of_the_tracer = number == ptrace.SYSCALL_STOP or ptrace.event(status)
+        with suppress(ProcessLookupError):  # it was killed while we looked
+            ptrace.resume(pid, 0 if of_the_tracer else number)
+
+
+def report_of(seen: Traced, command: list[str], made: list[str]) -> dict[str, int] | NotYet | None:
+    """What the kernel answered to each of the calls of `command`; None: it has ended before it had made them all."""
+    if seen.became != command or not seen.as_asked:
+        if made or seen.became:
+            return NotYet(
+                "The command has run, and not in the process that called your function, or not as it was given.",
+                "The process itself must become the command, with the filter on: `os.execvp(command[0], command)`.",
+            )
+        return None
+    if len(seen.answers) != 4 or seen.answers[1][0] != "mkdirat" or seen.status < _DONE:
+        return None
+    one, two, *without_name = (-result for _, result in seen.answers)
+    if one == two == errno.EPERM and without_name != [errno.EPERM, errno.EPERM]:
         return NotYet(
-            "The command has run, and not in the process that called your function.",
-            "The process itself must become the command, with the filter on: `os.execvp(command[0], command)`.",
-        )
-    try:
-        found = json.loads(words)
-        report = {name: int(found[name]) for name in ("mkdir", "mkdirat", "others")}
-    except (ValueError, KeyError, TypeError):
-        return NotYet("The command has told nothing that it would tell.", "Is it the command that was given?")
-    if procfs.status(child.pid)["Seccomp"] != "2" and report["mkdir"] and report["mkdirat"]:
-        return NotYet(
-            "The command could not make a folder, and there is no filter on it (Seccomp: 0).",
+            "The command could not make a folder, and no filter has refused it.",
             "Was it refused by something else? Asked for is a filter: `seccomp.load`.",
         )
-    return report
+    return {"mkdir": one, "mkdirat": two, "others": seen.status - _DONE}
 
 
-def no_report(returned: bool, status: int | None) -> NotYet:
-    if returned:
+def no_report(seen: Traced) -> NotYet:
+    if not seen.became:
         return NotYet(
             "Your function has returned, and the command never ran.",
             "The process itself must become the command, with the filter on: `os.execvp(command[0], command)`.",
         )
-    if status is not None and (status < 0 or status > 128):
+    if seen.status < 0:
         return NotYet(
-            "The command was ended by a signal before it could report.",
+            "The command was ended by a signal before it had tried everything.",
             "Some actions of a filter end the process (`KILL`, `TRAP`). Asked for is an error that the program sees.",
         )
     return NotYet(
-        f"The command ended with exit code {status}, and without its report.",
+        f"The command ended with exit code {seen.status}, before it had tried everything.",
         "Something that it needs was refused, too. What is the default action, and which calls does the rule name?",
     )
 

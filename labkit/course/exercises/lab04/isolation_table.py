@@ -9,25 +9,48 @@ from collections.abc import Mapping
 from typing import Any
 
 from labkit.course.experiments.notebook_vm import guest
-from labkit.course.experiments.sharing import FACTS, PLACES, Fact, Finding, look
+from labkit.course.experiments.sharing import FACTS, PLACES, Finding, look
 from labkit.course.framework.exercise import Exercise
 from labkit.course.framework.outcomes import NotAttempted, NotYet, Passed, Verdict
 from labkit.course.framework.stub import is_placeholder
 
 Table = Mapping[str, Mapping[str, Finding]]  # fact, place, finding
 
-#: For each fact, what to think about where an entry of it is wrong.
+#: By place and by what the table claims of it: what to think about where an entry is other than it was found. The
+#: first that is met is told, and not which entry it was: of one that is known to be wrong, the other answer is right.
 _THINK = {
-    "kernel": "Who answers when a program there makes a system call: is that kernel's code loaded once, or twice?",
-    "uptime": "The clock counts since a kernel was started. Was one started for this place?",
-    "memory": "`/proc/meminfo` says what the kernel has to give. Whose kernel, and what was that kernel given?",
-    "cpu": "Who says what processor it is: the real one, or the program that stands in its place? `guest.kvm` tells.",
-    "users": "A user is a number that a kernel compares. Did anybody make a user namespace, or another kernel?",
-    "hostname": "Lab 05 is about this one: a kernel may keep several hostnames. Was one made for this place?",
-    "processes": "A process can only be seen where the kernel lists it. Does this place have a list of its own?",
-    "seen": "Look from outside: whose table does the kernel enter a new process of this place in?",
-    "ports": "127.0.0.1 belongs to a loopback interface. Is there one of its own for this place?",
-    "files": "A path begins at a root. Does this place have the host's root, or another?",
+    ("process", False): (
+        "The process has more in common with the host than your table says.",
+        (
+            "A new process is entered in the same kernel's tables as any other. Which of the ten did anybody make anew "
+            "for it? `run_in_child` lets you ask from within one."
+        ),
+    ),
+    ("guest", True): (
+        "The guest has less in common with the host than your table says.",
+        (
+            "Whatever a kernel keeps is kept by the guest's own. Ask it: `guest.run(...)`, beside the same question on "
+            "the host."
+        ),
+    ),
+    ("guest", False): (
+        "Something that a kernel does not make but finds is the host's in the guest, too.",
+        "Which of the ten is not the work of a kernel at all? `guest.kvm` says who plays it.",
+    ),
+    ("container", True): (
+        "The container has more of its own than your table says.",
+        (
+            "Some things a kernel can keep several times over, and has one made for each container: those are what it "
+            "does not share. Lab 05 is about one of them. `container.run(...)` asks within one."
+        ),
+    ),
+    ("container", False): (
+        "The container has more in common with the host than your table says.",
+        (
+            "It has no kernel of its own. What there is one of for each kernel, and what nobody has made a second one "
+            "of, it shares. `container.run(...)` asks within one."
+        ),
+    ),
 }
 
 
@@ -118,16 +141,14 @@ def read(answers: Any) -> dict[str, set[str]] | Verdict:
 
 
 def compared(chosen: Mapping[str, set[str]], found: Table) -> Verdict:
-    """Passed where every entry is as it was found; else what is wrong with the first that is not."""
+    """Passed where every entry is as it was found; else the first principle that was misunderstood."""
     wrong = [
-        (fact, place)
+        (fact.name, place)
         for fact in FACTS
         for place in PLACES
         if (place in chosen[fact.name]) != found[fact.name][place].shared
     ]
-    if wrong:
-        return _one_wrong(*wrong[0], chosen, found, others=len(wrong) - 1, share=_share(wrong))
-    return Passed(
+    return _misunderstood(chosen, wrong) or Passed(
         "All ten lines are as they were just found, in a live process, a live container and a live guest.", _WHY
     )
 
@@ -135,50 +156,27 @@ def compared(chosen: Mapping[str, set[str]], found: Table) -> Verdict:
 def by_heart(chosen: Mapping[str, set[str]]) -> Verdict:
     """The same by `KNOWN`, where there is no machine to ask."""
     wrong = [
-        (fact, place)
+        (fact.name, place)
         for fact in FACTS
         for place in PLACES
         if (fact.name, place) != _DEPENDS and (place in chosen[fact.name]) != (place in KNOWN[fact.name])
     ]
-    if not wrong:
-        return Passed("All ten lines are as they are found in a live process, a live container and a live guest.", _WHY)
-    fact, place = wrong[0]
-    claim = "shares" if place in chosen[fact.name] else "does not share"
-    return NotYet(
-        f"`{fact.name}`, {fact.what}: your table says that the {place} {claim} it.{_others(len(wrong) - 1)}",
-        _THINK[fact.name],
-        share=_share(wrong),
+    return _misunderstood(chosen, wrong) or Passed(
+        "All ten lines are as they are found in a live process, a live container and a live guest.", _WHY
     )
+
+
+def _misunderstood(chosen: Mapping[str, set[str]], wrong: list[tuple[str, str]]) -> NotYet | None:
+    """The first principle that an entry is against; the share is how many of the ten lines are right."""
+    claims = {(place, place in chosen[name]) for name, place in wrong}
+    share = 1 - len({name for name, _ in wrong}) / len(FACTS)
+    return next((NotYet(*_THINK[claim], share) for claim in _THINK if claim in claims), None)
 
 
 _WHY = (
     "A container is a process with some things of its own. A guest is a computer with everything of its own: that is "
     "what its start, its memory and its wall are for."
 )
-
-
-def _share(wrong: list[tuple[Fact, str]]) -> float:
-    """How many of the ten lines are right."""
-    return 1 - len({fact.name for fact, _ in wrong}) / len(FACTS)
-
-
-def _one_wrong(
-    fact: Fact, place: str, chosen: Mapping[str, set[str]], found: Table, *, others: int, share: float
-) -> Verdict:
-    finding = found[fact.name][place]
-    claim = "shares" if place in chosen[fact.name] else "does not share"
-    return NotYet(
-        f"`{fact.name}`, {fact.what}: your table says that the {place} {claim} it. Looked at was {fact.where}. "
-        f"The host: `{finding.host}`. The {place}: `{finding.there}`.{_others(others)}",
-        _THINK[fact.name],
-        share=share,
-    )
-
-
-def _others(count: int) -> str:
-    if count == 1:
-        return " (Another entry differs from what was found, too.)"
-    return f" ({count} other entries differ from what was found, too.)" if count else ""
 
 
 def _list(words: list[str]) -> str:

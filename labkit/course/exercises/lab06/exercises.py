@@ -6,10 +6,10 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
-from labkit import host, namespaces, procfs, temporary
+from labkit import host, namespaces, procfs
 from labkit.constants import CLONE_NEWPID
+from labkit.course.exercises.common import trapping
 from labkit.course.exercises.common.left_behind import mounted
 from labkit.course.exercises.common.mount_stand_in import (
     StandIn,
@@ -216,23 +216,20 @@ class Init(Exercise):
 
     def check(self, init: Callable[[list[str]], int]) -> Verdict:
         """Run it as PID 1 with a command that leaves orphans; look for zombies, then end the command."""
-        orphans, code = self.draw_number(3, 7), self.draw_number(3, 99)
-        with temporary.Folder() as folder:
-            fifo = Path(folder, "code")
-            os.mkfifo(fifo)
-            lasting = self.draw_number(100_000, 999_999)
-            # A subshell that ends at once leaves its child to PID 1. Then the shell waits for us, reaping nothing.
-            orphan = ["sleep", str(lasting)]
-            script = (
-                f"for i in {'x ' * (orphans + 1)}; do ({' '.join(orphan)} &); done; read code < '{fifo}'; exit $code"
-            )
-            with spawn(as_pid_1, init, ["sh", "-c", script], stay=False, wait=False) as child:
-                return _is_an_init(child, fifo, orphan, orphans, code)
+        orphans, base, number = self.draw_number(3, 7), self.draw_number(20, 80), self.random.choice(trapping.TRAPPED)
+        # A subshell that ends at once leaves its child to PID 1. Then the shell waits for our signal.
+        orphan = ["sleep", str(self.draw_number(100_000, 999_999))]
+        make_orphans = f"for i in {'x ' * (orphans + 1)}; do ({' '.join(orphan)} &); done"
+        command = ["sh", "-c", f"{make_orphans}; {trapping.script(base)}"]
+        with spawn(as_pid_1, init, command, stay=False, wait=False) as child:
+            return _is_an_init(child, command, orphan, orphans, (number, base + number))
 
 
-def _is_an_init(child: Child, fifo: Path, orphan: list[str], orphans: int, code: int) -> Verdict:
-    writer = _open_when_read(child, fifo, 4.0)
-    if writer is None:
+def _is_an_init(child: Child, command: list[str], orphan: list[str], orphans: int, end: tuple[int, int]) -> Verdict:
+    """`end` is the signal by which the command is to end, and with which exit code."""
+    number, code = end
+    running = _when_it_waits(child, command, 4.0)
+    if running is None:
         value = _returned(child)
         return NotYet(
             f"`init()` returned {value!r} before the command had done anything."
@@ -241,34 +238,33 @@ def _is_an_init(child: Child, fifo: Path, orphan: list[str], orphans: int, code:
             "PID 1 must start the command in a child, and stay for as long as it runs. When PID 1 ends, the kernel "
             "kills everything else in the namespace.",
         )
-    try:
-        first = procfs.children(child.pid)
-        if first and procfs.nspid(first[0])[-1] != 1:
-            return NotYet("The process that runs `init()` is not PID 1 any more.", "It must stay where it was born.")
-        zombies, left = _end_orphans(child, first[0], orphan, orphans) if first else ([], [])
-        if child.answered(0.01):
-            value = _returned(child)
-            return NotYet(
-                f"`init()` returned {value!r} while the command was still running, and all of the namespace died with "
-                "it.",
-                "`os.wait()` comes back with whichever child ended first, and that was an orphan. Whose end should you "
-                "wait for, and what should happen to the others?",
-            )
-        if zombies:
-            return NotYet(
-                f"{len(zombies)} zombies are in the namespace. {orphans} processes lost their parent, fell to PID 1, "
-                "and ended; nobody has asked for their exit status.",
-                "You wait for one child only, or for none. PID 1 must wait for any child, also for those it never "
-                "made.",
-            )
-        if not left:
-            return NotYet(
-                "PID 1 has no children, or not those that the command left to it.",
-                "Start the command in a child of PID 1.",
-            )
-        os.write(writer, f"{code}\n".encode())
-    finally:
-        os.close(writer)
+    with suppress(ProcessLookupError):
+        os.kill(running, signal.SIGSTOP)  # should the shell itself be PID 1, it reaps nothing
+    first = procfs.children(child.pid)
+    if first and procfs.nspid(first[0])[-1] != 1:
+        return NotYet("The process that runs `init()` is not PID 1 any more.", "It must stay where it was born.")
+    zombies, left = _end_orphans(child, first[0], orphan, orphans) if first else ([], [])
+    if child.answered(0.01):
+        value = _returned(child)
+        return NotYet(
+            f"`init()` returned {value!r} while the command was still running, and all of the namespace died with it.",
+            "`os.wait()` comes back with whichever child ended first, and that was an orphan. Whose end should you "
+            "wait for, and what should happen to the others?",
+        )
+    if zombies:
+        return NotYet(
+            f"{len(zombies)} zombies are in the namespace. {orphans} processes lost their parent, fell to PID 1, "
+            "and ended; nobody has asked for their exit status.",
+            "You wait for one child only, or for none. PID 1 must wait for any child, also for those it never made.",
+        )
+    if not left:
+        return NotYet(
+            "PID 1 has no children, or not those that the command left to it.",
+            "Start the command in a child of PID 1.",
+        )
+    with suppress(ProcessLookupError):
+        os.kill(running, number)
+        os.kill(running, signal.SIGCONT)
     deadline = time.monotonic() + pace.scaled(2.0)
     while not child.answered(0.01):
         if time.monotonic() > deadline:
@@ -296,14 +292,14 @@ def _returned(child: Child) -> object:
     return child.value.value_or_raise() if child.value is not None else None
 
 
-def _open_when_read(child: Child, fifo: Path, seconds: float) -> int | None:
-    """Open `fifo` for writing once somebody reads it; None: nobody does, or the function has returned first."""
+def _when_it_waits(child: Child, command: list[str], seconds: float) -> int | None:
+    """The PID of `command` once it waits for its signal; None: it never does, or the function has returned first."""
     deadline = time.monotonic() + pace.scaled(seconds)
-    while time.monotonic() < deadline:
-        with suppress(OSError):  # ENXIO: nobody has it open for reading
-            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        if child.answered(0.01):
-            return None
+    while time.monotonic() < deadline and not child.answered(0.01):
+        with suppress(ProcessLookupError):
+            for pid in procfs.descendants(child.pid):
+                if trapping.executes(pid, command) and trapping.traps_all(pid):
+                    return pid
     return None
 
 

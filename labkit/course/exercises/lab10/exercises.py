@@ -53,10 +53,10 @@ class Connect(Exercise):
         a, b = f"{net}.{first}", f"{net}.{first + self.draw_number(1, 120)}"
         with Town() as town:
             left, right = town.box(), town.box()
-            with town.spawn(connect, left.pid, right.pid, a, b):
-                there, error = reach(left, right, b)
-                back = there and reach(right, left, a)[0]
-                spaces = town.survey(left=left, right=right)
+            town.build(connect, left.pid, right.pid, a, b)
+            there, error = reach(left, right, b)
+            back = there and reach(right, left, a)[0]
+            spaces = town.survey(left=left, right=right)
         if not (there and back):
             return veth_checks.missing(spaces, a, b, error)
         return Passed(
@@ -103,11 +103,11 @@ class ReachOut(Exercise):
             run_in_child(pair, town.host.pid, "to-box", box.pid, "eth0", "", box_address)
             run_in_child(pair, town.host.pid, "uplink", outside.pid, "eth0", own, far)
             run_in_child(bridge, town.host.pid, "br0", gateway, ["to-box"])
-            with town.spawn(reach_out, box.pid, gateway, f"{net}.0/24"):
-                there, seen_as = reach(box, outside, far)
-                spaces = town.survey(box=box, outside=outside)
-                if not there:
-                    return nat_checks.missing(town, box, outside, spaces, far, gateway)
+            town.build(reach_out, box.pid, gateway, f"{net}.0/24")
+            there, seen_as = reach(box, outside, far)
+            spaces = town.survey(box=box, outside=outside)
+            if not there:
+                return nat_checks.missing(town, box, outside, spaces, far, gateway)
         if seen_as != own:
             return Passed(
                 f"A connection from the box reached {far}, and was seen there as {seen_as}: outside knows a way back.",

@@ -9,6 +9,7 @@ from labkit import namespaces, procfs, rootfs, syscalls, temporary
 from labkit.constants import CLONE_NEWNET
 from labkit.course.exercises.common import hostname
 from labkit.course.exercises.common.mount_stand_in import StandIn, find_command, require_procfs
+from labkit.course.exercises.common.trapping import TRAPPED, script, traps_all
 from labkit.course.exercises.lab12.container_checks import (
     KINDS,
     SECONDS,
@@ -20,7 +21,7 @@ from labkit.course.exercises.lab12.container_checks import (
     wrong_box,
     wrong_limits,
 )
-from labkit.course.exercises.lab12.step_order import CONSEQUENCES, GIVEN_AWAY, wrong_order, wrong_reasons
+from labkit.course.exercises.lab12.step_order import CONSEQUENCES, GIVEN_AWAY, how, wrong_order, wrong_reasons
 from labkit.course.framework import pace
 from labkit.course.framework.exercise import Exercise
 from labkit.course.framework.outcomes import NotYet, Passed, Verdict
@@ -84,7 +85,7 @@ class Order(Exercise):
             f"A box was built in your order, and its program was `{name}`'s PID 1: in six namespaces of its own, with "
             "no trace of the old root, five capabilities, no_new_privs and a filter.",
             f"{len(defended)} choices are defended. Had `{first[0]}` and `{first[1]}` changed places: "
-            f"{CONSEQUENCES[why[first]]}.",
+            f"{CONSEQUENCES[why[first]]}. {how(first)}",
         )
 
 
@@ -193,14 +194,14 @@ class Run(Exercise):
     def _told_apart(self, town: StandIn, run: Callable[..., Any]) -> Verdict | None:
         """A program whose exit code nothing says but its end: it depends on a signal that is drawn while it runs."""
         for _ in range(2):
-            base, number = self.draw_number(20, 80), self.random.choice(_TRAPPED)
+            base, number = self.draw_number(20, 80), self.random.choice(TRAPPED)
             command = _trapping(base)
             with Running(town, run, command, _image()) as box:
                 if mistake := not_started(box, town):
                     return mistake
                 assert box.pid
                 pid = box.pid
-                if not hostname.until(lambda pid=pid: _traps_all(pid), SECONDS):  # type: ignore[misc]
+                if not hostname.until(lambda pid=pid: traps_all(pid), SECONDS):  # type: ignore[misc]
                     return NotYet("A shell in the box did not come to its second line.", "Is it stopped, or waiting?")
                 os.kill(box.pid, number)
                 returned = box.exit_code()
@@ -227,19 +228,8 @@ class Run(Exercise):
         return None
 
 
-_TRAPPED = (1, 2, 3, 10, 12, 15)  # signals that a shell can wait for
-
-
 def _trapping(base: int) -> list[str]:
-    """A shell that ends with `base` and the number of the signal that it is sent, one of `_TRAPPED`."""
-    traps = "; ".join(f"trap 'exit {base + one}' {one}" for one in _TRAPPED)
-    return ["/bin/sh", "-c", f"{traps}; while :; do sleep 0.1; done"]
-
-
-def _traps_all(pid: int) -> bool:
-    """Whether a process has a handler for each of `_TRAPPED`. proc_pid_status(5)"""
-    caught = int(procfs.status(pid)["SigCgt"], 16)
-    return all(caught & 1 << number - 1 for number in _TRAPPED)
+    return ["/bin/sh", "-c", script(base)]
 
 
 def _with_network(command: list[str], run: Callable[..., Any], owner: int) -> Any:
@@ -359,7 +349,7 @@ class Pod(Exercise):
 
     def _told_apart(self, pod: Callable[..., Any]) -> Verdict | None:
         """Two programs whose exit codes nothing says but their ends: see `Run`."""
-        bases, numbers = (20, 120), [self.random.choice(_TRAPPED) for _ in range(2)]
+        bases, numbers = (20, 120), [self.random.choice(TRAPPED) for _ in range(2)]
         commands = [_trapping(base) for base in bases]
         with StandIn() as town, town.spawn(pod, *commands, _image(), wait=False) as caller:
             pids = [find_command(caller, command, 10) for command in commands]
@@ -367,7 +357,7 @@ class Pod(Exercise):
                 return mistake
             for pid, number in zip(pids, numbers, strict=True):
                 assert pid is not None
-                if not hostname.until(lambda pid=pid: _traps_all(pid), SECONDS):  # type: ignore[misc]
+                if not hostname.until(lambda pid=pid: traps_all(pid), SECONDS):  # type: ignore[misc]
                     return NotYet("A shell in a box did not come to its second line.", "Is it stopped, or waiting?")
                 os.kill(pid, number)
             wanted = [base + number for base, number in zip(bases, numbers, strict=True)]

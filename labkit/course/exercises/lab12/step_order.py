@@ -36,15 +36,30 @@ CONSEQUENCES = {
     "tree": "the box sees where in the host's tree of groups its own lies",
 }
 
+#: What to think about where that would happen. A message names no step: who were told the two that stand wrong would
+#: only have to exchange them, again and again, until the order is right.
+_QUESTIONS = {
+    "door": "What must be shut before a path that somebody else has chosen is followed? (CVE-2024-21626)",
+    "leak": "Whose list of mounts does a mount change? Lab 06: from which step on is it the box's own, and no copy "
+    "that passes everything on?",
+    "lost": "Go through your order and ask of each step what it takes: a folder, the host's devices, a path, a "
+    "descriptor. Is it there already, and is it there still?",
+    "name": "`sethostname` changes whichever UTS namespace the caller is in. Which step gives it one of its own?",
+    "not 1": "Lab 06: who becomes process number 1 of a new PID namespace?",
+    "processes": "A procfs shows the PID namespace of the process that mounts it. Lab 06: which process is that to be?",
+    "refused": "What is given up is given up for good, and what a filter refuses stays refused. Who is to be done "
+    "building by then?",
+    "tree": "The root of a cgroup namespace is the group in which its maker was. Which one shall that be?",
+}
+
 
 class Rule(NamedTuple):
-    """`first` must come before `then`, or else: the consequence, what was seen, and the question to think about."""
+    """`first` must come before `then`, or else: the consequence, and how it comes about."""
 
     first: str
     then: str
     consequence: str
     seen: str
-    why: str
 
 
 RULES = (
@@ -53,7 +68,6 @@ RULES = (
         "hostname",
         "name",
         "The name would be set in the host's own UTS namespace: every process there has the box's name then.",
-        "`sethostname` changes whichever UTS namespace the caller is in. Which step gives it one of its own?",
     ),
     Rule(
         "namespaces",
@@ -61,7 +75,6 @@ RULES = (
         "leak",
         "`private` would make the host's own mounts private, and the box's new mount namespace copies the rest: the "
         "host's tree has changed.",
-        "A change of propagation is a change of mounts. Whose mounts may be changed, and from which step on?",
     ),
     Rule(
         "namespaces",
@@ -69,7 +82,6 @@ RULES = (
         "not 1",
         "The program would not be PID 1: `unshare(CLONE_NEWPID)` leaves its caller where it is, and only children that "
         "are made *afterwards* are in the new PID namespace.",
-        "Lab 06: who becomes process number 1?",
     ),
     Rule(
         "group",
@@ -77,14 +89,12 @@ RULES = (
         "tree",
         "The root of a cgroup namespace is the group in which its maker was. Made before the process has joined the "
         "box's group, it begins higher up: the box sees where in the host's tree it lies, and its siblings.",
-        "In which group must the process be when it makes the cgroup namespace?",
     ),
     Rule(
         "namespaces",
         "root",
         "leak",
         "The root would be mounted in the host's own mount namespace, for every process there.",
-        "Whose list of mounts does `mount` change before there is one of your own?",
     ),
     Rule(
         "private",
@@ -92,14 +102,12 @@ RULES = (
         "leak",
         "The new mount namespace is a copy whose mounts are still shared with the host's: what `root` mounts appears "
         "on the host, and stays there.",
-        "Lab 06: what must be done to a copy of the mounts before anything is mounted in it?",
     ),
     Rule(
         "root",
         "furnish",
         "lost",
         "`furnish` mounts on `/proc` and `/dev` of the new root, and there is no new root yet: no such folder.",
-        "Which step makes the folder that `furnish` works in?",
     ),
     Rule(
         "fork",
@@ -107,14 +115,12 @@ RULES = (
         "processes",
         "A procfs shows the PID namespace of the process that mounts it. Before the fork that is the host's: the box's "
         "`/proc` would list all of the host's processes.",
-        "Lab 06: who must mount `/proc`?",
     ),
     Rule(
         "root",
         "pivot",
         "lost",
         "`pivot` moves into the new root, and there is none yet: no such folder.",
-        "What must be there before one can move in?",
     ),
     Rule(
         "furnish",
@@ -122,7 +128,6 @@ RULES = (
         "lost",
         "After `pivot` the host's `/dev` is out of reach, so its devices cannot be bound into the box any more; and "
         "the paths that `furnish` uses lead nowhere.",
-        "Lab 07: which of the two needs the old root still in reach?",
     ),
     Rule(
         "pivot",
@@ -130,14 +135,12 @@ RULES = (
         "lost",
         "The working directory would be looked up among the host's files, and `pivot`, which ends with "
         '`os.chdir("/")`, would lose it.',
-        "In whose root shall the path of the working directory be looked up?",
     ),
     Rule(
         "namespaces",
         "close",
         "lost",
         "The box may be told to join a network by a *descriptor*. `close` closes it, and `setns` finds nothing there.",
-        "Which step still needs a descriptor that was given from outside?",
     ),
     Rule(
         "close",
@@ -145,7 +148,6 @@ RULES = (
         "door",
         "Closing descriptors after the `chdir` lets the working directory be `/proc/self/fd/3`: a folder of the host, "
         "if somebody has left one open. The descriptor is closed then, and the program stands outside.",
-        "What must be shut before a path that somebody else has chosen is followed? (CVE-2024-21626)",
     ),
     *(
         Rule(
@@ -153,7 +155,6 @@ RULES = (
             "powers",
             "refused",
             f"`{step}` takes CAP_SYS_ADMIN, and `powers` has given that up: operation not permitted.",
-            "Which of the steps still need root's powers? What is given up is given up for good.",
         )
         for step in ("namespaces", "hostname", "private", "root", "furnish", "pivot")
     ),
@@ -163,7 +164,6 @@ RULES = (
             "filter",
             "refused",
             f"`{step}` makes a system call that the filter refuses: operation not permitted.",
-            "The filter is there to refuse what builds and changes boxes. Who is to be done building by then?",
         )
         for step in ("namespaces", "hostname", "private", "root", "furnish", "pivot")
     ),
@@ -194,7 +194,10 @@ def wrong_order(order: Any) -> Verdict | None:
     place = {name: index for index, name in enumerate(order)}
     for rule in RULES:
         if place[rule.first] > place[rule.then]:
-            return NotYet(f"In your order `{rule.then}` comes before `{rule.first}`. {rule.seen}", rule.why)
+            return NotYet(
+                f"A box that is built in your order would not be one: {CONSEQUENCES[rule.consequence]}.",
+                _QUESTIONS[rule.consequence],
+            )
     return None
 
 
@@ -212,17 +215,39 @@ def wrong_reasons(why: Any) -> Verdict | None:
     by_pair = {(rule.first, rule.then): rule for rule in RULES}
     defended = {pair: rule for pair, rule in by_pair.items() if pair != GIVEN_AWAY}
     good = sum(pair in why and why[pair] == rule.consequence for pair, rule in defended.items())
-    mistake = _wrong_pair(why, by_pair)
-    if mistake is None and good < 3:
-        mistake = NotYet(
-            f"Your order is a right one, and {good} of your choices {'is' if good == 1 else 'are'} defended (the pair "
-            "that was given away does not count).",
-            "Take two steps whose order matters. What would happen if they changed places?",
-        )
+    mistake = _no_defence(why, by_pair) or _too_few(why) or _wrong_consequence(why, by_pair)
     return mistake and replace(mistake, share=1 / 2 + min(good, 2) / 6)
 
 
-def _wrong_pair(why: dict[Any, Any], by_pair: dict[tuple[str, str], Rule]) -> NotYet | None:
+def how(pair: tuple[str, str]) -> str:
+    """How it comes about that what the pair's rule says happens, where the two change places."""
+    return next(rule.seen for rule in RULES if (rule.first, rule.then) == pair)
+
+
+def _too_few(why: dict[Any, Any]) -> NotYet | None:
+    count = len(set(why) - {GIVEN_AWAY})
+    if count >= 3:
+        return None
+    return NotYet(
+        f"Your order is a right one. WHY has {count} {'pair' if count == 1 else 'pairs'} besides the one that was "
+        "given away, and three are asked for.",
+        "Take two steps whose order matters. What would happen if they changed places?",
+    )
+
+
+def _wrong_consequence(why: dict[Any, Any], by_pair: dict[tuple[str, str], Rule]) -> NotYet | None:
+    """All are looked at together: whoever is told which one is wrong need only try the eight consequences there."""
+    if all(by_pair[pair].consequence == consequence for pair, consequence in why.items()):
+        return None
+    return NotYet(
+        "Your order is a right one. Not everything that WHY says would happen does: at least one of the pairs has "
+        "another consequence.",
+        "Think each exchange through to its end. What does the earlier step make, take away or shut? Does the later "
+        "one fail without it, or does it succeed, and with whose mounts, processes or folders?",
+    )
+
+
+def _no_defence(why: dict[Any, Any], by_pair: dict[tuple[str, str], Rule]) -> NotYet | None:
     for pair, consequence in why.items():
         if not isinstance(pair, tuple) or len(pair) != 2 or not all(one in STEP_NAMES for one in pair):
             return NotYet(f"WHY has {pair!r:.60}, which is no pair of steps.", "A pair is two of the twelve names.")
@@ -233,11 +258,6 @@ def _wrong_pair(why: dict[Any, Any], by_pair: dict[tuple[str, str], Rule]) -> No
             )
         if pair not in by_pair:
             return _not_needed(pair, by_pair)
-        if by_pair[pair].consequence != consequence:
-            return NotYet(
-                f"If `{pair[0]}` and `{pair[1]}` changed places, this would not happen: {CONSEQUENCES[consequence]}.",
-                f"What would happen? {by_pair[pair].why}",
-            )
     return None
 
 
