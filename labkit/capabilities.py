@@ -129,18 +129,19 @@ def write_bounding(program: "Program", kept: int) -> None:
             program.call("prctl", c.PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
-def write_sets(program: "Program", kept: int, ambient: int = 0) -> None:
-    """Add the system calls that leave the mask `kept` effective and permitted, and `ambient` of it ambient.
+def write_sets(program: "Program", *, effective: int, permitted: int, inheritable: int, ambient: int) -> None:
+    """Add the system calls that set four of the five sets, as masks; what this process itself lacks is left out.
 
     A program that another user than root executes has the ambient ones and no others. (What is ambient has to be
-    inheritable too.)
+    permitted and inheritable too.)
     """
     program.step("giving up capabilities")
     program.call("prctl", c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    held = kept & syscalls.capget()[1]
-    program.call("capset", *syscalls.capability_structs(held, held, ambient & held))
+    held = permitted & syscalls.capget()[1]
+    program.call("capset", *syscalls.capability_structs(effective & held, held, inheritable & held))
+    ambient &= held & inheritable
     for number in range(ambient.bit_length()):
-        if ambient & held & 1 << number:
+        if ambient & 1 << number:
             program.call("prctl", c.PR_CAP_AMBIENT, c.PR_CAP_AMBIENT_RAISE, number, 0, 0)
 
 
@@ -150,7 +151,7 @@ def write_keep_only(program: "Program", kept: int) -> None:
     Inheritable and ambient end empty, and no_new_privs makes setuid programs and file capabilities powerless.
     """
     write_bounding(program, kept)
-    write_sets(program, kept)
+    write_sets(program, effective=kept, permitted=kept, inheritable=0, ambient=0)
     program.call("prctl", c.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 

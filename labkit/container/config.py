@@ -13,6 +13,7 @@ from labkit.cgroups.limits import Limits
 from labkit.container import checks, passwd
 from labkit.errors import InvalidConfig, Unsupported
 from labkit.idmap import IdMap
+from labkit.launch.spec import ContainerSpec, ProcessSpec
 from labkit.overlay import Overlay
 from labkit.overlay import checks as overlay_checks
 from labkit.seccomp.profile import Profile
@@ -76,22 +77,31 @@ class Process:
         if self.seccomp not in ("default", None) and not isinstance(self.seccomp, Profile):
             raise InvalidConfig(f'seccomp is "default", a Profile, or None for no filter, not {self.seccomp!r}')
 
-    def process_message(self, root: str | os.PathLike[str] | Overlay) -> dict[str, Any]:
-        """This as plain values, for the zygote; `root` is the container's."""
-        return {
-            "args": tuple(self.args),
-            "env": self._variables(root),
-            "cwd": self.cwd,
-            "user": checks.user(self.user, self.groups, self.umask),
-            "kept": capabilities.mask(tuple(self.capabilities)),
-            "ambient": capabilities.mask(tuple(self.ambient)),
-            "no_new_privileges": self.no_new_privileges,
-            "rlimits": checks.rlimits(self.rlimits),
-            "oom_score_adj": self.oom_score_adj,
-            "seccomp": self._filter(),
-            "terminal": self.terminal,
-            "terminal_size": self.terminal_size,
-        }
+    def process_spec(self, root: str | os.PathLike[str] | Overlay) -> ProcessSpec:
+        """This as the launcher takes it; `root` is the container's."""
+        uid, gid, groups, umask = checks.user(self.user, self.groups, self.umask)
+        bounding, ambient = capabilities.mask(tuple(self.capabilities)), capabilities.mask(tuple(self.ambient))
+        held = ambient if uid else bounding  # who is not root has what is ambient, and no more
+        return ProcessSpec(
+            args=tuple(self.args),
+            env=tuple(f"{name}={value}" for name, value in self._variables(root).items()),
+            cwd=self.cwd,
+            uid=uid,
+            gid=gid,
+            groups=tuple(groups),
+            umask=umask,
+            bounding=bounding,
+            effective=held,
+            permitted=held,
+            inheritable=ambient,
+            ambient=ambient,
+            no_new_privileges=self.no_new_privileges,
+            rlimits=tuple(checks.rlimits(self.rlimits)),
+            oom_score_adj=self.oom_score_adj,
+            seccomp=self._filter(),
+            terminal=self.terminal,
+            terminal_size=self.terminal_size,
+        )
 
     def _variables(self, root: str | os.PathLike[str] | Overlay) -> dict[str, str]:
         if self.env is not None:
@@ -190,22 +200,23 @@ class Config(Process):
         """Its host name."""
         return getattr(self.network, "name", "container") if self.hostname is None else self.hostname
 
-    def message(self) -> dict[str, Any]:
-        """The same as plain values, for the zygote: what `labkit.launch.launcher.start` takes."""
+    def spec(self, init: str = "") -> ContainerSpec:
+        """The same as the launcher takes it; `init` is the program that becomes PID 1, if one does."""
         files = getattr(self.network, "files", {})
         binds = tuple(("bind", source, target, ("ro", "over_link")) for target, source in files.items())
-        return self.process_message(self.root) | {
-            "root": self.root.message() if isinstance(self.root, Overlay) else os.path.abspath(self.root),
-            "readonly": self.readonly,
-            "hostname": self.host_name,
-            "domainname": self.domainname,
-            "plan": (*self.plan, *binds, *self.mounts),
-            "sysctl": tuple(self.sysctl.items()),
-            "shared": tuple(kind for kind, how in self.namespaces.items() if how == "host"),
-            "uid_map": str(IdMap(self.uid_mappings)) if self.uid_mappings else "",
-            "gid_map": str(IdMap(self.gid_mappings)) if self.gid_mappings else "",
-            "idmap_root": self.idmap_root,
-            "time_offsets": tuple(self.time_offsets.items()),
-            "network": self.network if isinstance(self.network, str) else "endpoint",
-            "init": self.init,
-        }
+        process = self.process_spec(self.root)
+        return ContainerSpec(
+            process=process.replace(init=init, console_node="/dev/console" if self.terminal else ""),
+            root=self.root.message() if isinstance(self.root, Overlay) else os.path.abspath(self.root),
+            readonly=self.readonly,
+            hostname=self.host_name,
+            domainname=self.domainname,
+            plan=(*self.plan, *binds, *self.mounts),
+            sysctl=tuple(self.sysctl.items()),
+            shared=tuple(kind for kind, how in self.namespaces.items() if how == "host"),
+            uid_map=str(IdMap(self.uid_mappings)) if self.uid_mappings else "",
+            gid_map=str(IdMap(self.gid_mappings)) if self.gid_mappings else "",
+            idmap_root=self.idmap_root,
+            time_offsets=tuple(self.time_offsets.items()),
+            network=self.network if isinstance(self.network, str) else "endpoint",
+        )

@@ -21,6 +21,7 @@ from labkit.idmap import IdMap
 from labkit.kernel import interrupts
 from labkit.kernel.nofile import plainly
 from labkit.launch import launcher
+from labkit.launch.spec import JoinSpec
 from labkit.launch.steps import EXECUTING
 from labkit.overlay import Overlay
 from labkit.overlay import checks as overlay_checks
@@ -59,11 +60,7 @@ class Container(Running):
         self._start: int | None = None
         self._upper: int | None = None  # held for as long as the container keeps its changes there
         self._named = contextlib.ExitStack()  # its host name is known in its network
-        message = config.message()
-        if config.init:
-            message["init"] = tini.find()
-        if config.terminal:
-            message["console_node"] = "/dev/console"
+        spec = config.spec(init=tini.find() if config.init else "")
         self.group = _group(self.id, config.limits)  #: its control group; None where the machine has none to give
         self._oom_kills = 0
         try:
@@ -78,8 +75,7 @@ class Container(Running):
                     self._upper = overlay_checks.hold(config.root.upper)
                 if not isinstance(config.network, str):
                     self._named.enter_context(config.network.host_name(config.host_name))
-                request = "labkit.launch.launcher:start"
-                Running.__init__(self, config, request, message, descriptors, capture=capture, stdin=stdin)
+                Running.__init__(self, config, launcher.start, spec, descriptors, capture=capture, stdin=stdin)
         except BaseException:
             self._end()
             raise
@@ -128,14 +124,14 @@ class Container(Running):
             shared.add("net")
         joined = sum(flag for kind, flag in _JOINED.items() if kind not in shared)
         mapped = bool(self.config.uid_mappings)
-        message = further.process_message(self.config.root) | {
-            "joined": joined | (c.CLONE_NEWUSER if mapped else 0),
-            "mapped": mapped,
-            "container_uid_map": str(IdMap(self.config.uid_mappings)) if mapped else "",
-        }
+        spec = JoinSpec(
+            process=further.process_spec(self.config.root),
+            namespaces=joined | (c.CLONE_NEWUSER if mapped else 0),
+            uid_map=str(IdMap(self.config.uid_mappings)) if mapped else "",
+        )
         with plainly("starting a process in the container"), self._born_in() as group:
             descriptors = {"container": self.pidfd} | group
-            return Running(further, "labkit.launch.launcher:join", message, descriptors, capture=capture, stdin=stdin)
+            return Running(further, launcher.join, spec, descriptors, capture=capture, stdin=stdin)
 
     def pause(self) -> None:
         """Freeze every process of it; return when none gets the processor any more. `Unsupported`: it has no group."""

@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from labkit import host
 from labkit.container import checks
@@ -14,9 +14,12 @@ from labkit.container.start_errors import start_error
 from labkit.errors import ChildNotStarted, LabkitError
 from labkit.kernel import interrupts, scm_rights
 from labkit.kernel.nofile import plainly
+from labkit.kernel.record import Record
 from labkit.launch import terminal
 from labkit.process.handle import Held
 from labkit.process.stdio import Output
+
+S = TypeVar("S", bound=Record)
 
 
 class Completed(NamedTuple):
@@ -42,8 +45,8 @@ class Running(Held):
     def __init__(
         self,
         process: Process,
-        request: str,
-        message: dict[str, object],
+        handler: host.Handler[S],
+        spec: S,
         descriptors: dict[str, int],
         *,
         capture: bool | int,
@@ -53,16 +56,14 @@ class Running(Held):
         self.output = Output(keep=capture)
         self.terminal: int | None = None
         with interrupts.Deferred():
-            self._begin(request, message, descriptors, stdin)
+            self._begin(handler, spec, descriptors, stdin)
 
-    def _begin(
-        self, request: str, message: dict[str, object], descriptors: dict[str, int], stdin: int | bytes | None
-    ) -> None:
+    def _begin(self, handler: host.Handler[S], spec: S, descriptors: dict[str, int], stdin: int | bytes | None) -> None:
         started: host.Started | None = None
         try:
             with contextlib.ExitStack() as stack:
                 given = descriptors | stack.enter_context(self._ends(stdin))
-                started = host.current().request(request, (message, tuple(given)), list(given.values()))
+                started = host.current().request(handler, spec, given)
         except ChildNotStarted as error:
             self._give_back()
             raise start_error(self.process, error) from None

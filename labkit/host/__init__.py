@@ -5,6 +5,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from labkit.host.lab_host import (
+        Handler,
         LabHost,
         Started,
         absolute_import_path,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Handler",
     "LabHost",
     "Started",
     "absolute_import_path",

@@ -3,12 +3,12 @@
 Sources: namespaces(7), user_namespaces(7), mount_namespaces(7).
 """
 
-import marshal
 import os
 
 from labkit import constants as c
 from labkit import syscalls
-from labkit.host import cgroup
+from labkit.host import cgroup, messages
+from labkit.kernel import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def enter(control: "socket.socket") -> "tuple[cgroup.HostGroup | None, tuple[str
     """
     if not syscalls.capget()[0] & _CAP_SYS_ADMIN:
         syscalls.unshare(c.CLONE_NEWUSER)
-        control.send(marshal.dumps(("map",)))
+        control.send(record.dumps(messages.MapIds()))
         if not control.recv(ANSWER_BYTES):
             os._exit(1)  # the caller could not, or has gone
         if os.getuid():

@@ -9,30 +9,60 @@ so ending that is a complete clean-up."""
 import atexit
 import contextlib
 import errno
-import marshal
 import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from labkit import idmap, procfs, syscalls
 from labkit.errors import ChildNotStarted, LabkitError, Unsupported
 from labkit.host import cgroup, sealed_python, zygote
-from labkit.kernel import interrupts, scm_rights
+from labkit.host.messages import (
+    REPLY_BYTES,
+    REPLY_DESCRIPTORS,
+    REQUEST_BYTES,
+    Began,
+    Hello,
+    MapIds,
+    NoLabHost,
+    Ready,
+    Refused,
+    Request,
+)
+from labkit.kernel import interrupts, record, scm_rights
 from labkit.kernel import nofile as descriptors
 
 ANSWER_SECONDS = 120.0  #: within which the zygote answers a request, however busy the machine is
 END_SECONDS = 10.0  #: within which each of the lab host's processes ends
 _LOOK_SECONDS = 1.0
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from labkit.host.zygote import main; main(int(sys.argv[2]))"
+
+
+if TYPE_CHECKING:
+    from labkit.host.netns_pool import NetnsPool
+    from labkit.launch import pending as launched
+
+S_contra = TypeVar("S_contra", bound=record.Record, contravariant=True)
+S = TypeVar("S", bound=record.Record)
+
+
+class Handler(Protocol[S_contra]):
+    """A function of a module that starts a child in the zygote, by a record and named descriptors."""
+
+    __module__: str
+    __qualname__: str
+
+    def __call__(
+        self, spec: S_contra, fds: dict[str, int], networks: "NetnsPool", /
+    ) -> "launched.Started | launched.Starting": ...
 
 
 class LabHost:
@@ -73,42 +103,43 @@ class LabHost:
             )
             broken.pop_all()
         with suppress(BrokenPipeError):
-            self._control.send(marshal.dumps((absolute_import_path(), descriptors.limit())))
+            self._control.send(record.dumps(Hello(path=absolute_import_path(), nofile=descriptors.limit())))
 
     def _agree(self) -> None:
         """Hear whether it could make its namespaces, and who it is."""
-        kind, *rest = self._hear()
-        if kind == "map":
+        said = self._hear()
+        if isinstance(said, MapIds):
             self._map_ids()
-            kind, *rest = self._hear()
-        if not kind:
+            said = self._hear()
+        if said is None:
             _, stderr = self._process.communicate()
             last = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise LabkitError(f"the lab host could not be started: {last[0]}")
-        if kind != "ready":
-            _, text, notes = rest
-            raise Unsupported(f"this machine does not let you make a lab host ({text})", " ".join(notes) or _DOCTOR)
+        if not isinstance(said, Ready):
+            assert isinstance(said, NoLabHost)
+            why = " ".join(said.notes) or _DOCTOR
+            raise Unsupported(f"this machine does not let you make a lab host ({said.text})", why)
         assert self._process.stderr
         self._process.stderr.close()
-        self.pid: int = rest[0]
+        self.pid: int = said.pid
         self._zygote_pid = self.pid
         try:
             self._zygote = syscalls.pidfd_open(self.pid)
         except ProcessLookupError:
             raise LabkitError("the lab host was killed while it started; run the cell again") from None
-        self.keeper_pid: int = rest[1]
+        self.keeper_pid: int = said.keeper_pid
         self.guard_pid = self._process.pid
-        self.group: str = rest[2]  #: the folder of its control group as we see it; empty where it has none
-        self.without_group: tuple[str, str] = rest[3]  #: why it has none, and what to do, as `Unsupported` has them
+        self.group: str = said.group  #: the folder of its control group as we see it; empty where it has none
+        self.without_group: tuple[str, str] = said.lack  #: why it has none, and what to do, as `Unsupported` has them
 
-    def _hear(self) -> tuple[Any, ...]:
-        """What it says while it starts; `("",)` where it has ended."""
+    def _hear(self) -> MapIds | NoLabHost | Ready | None:
+        """What it says while it starts; None where it has ended."""
         try:
             with interrupts.allowed():
-                said = self._control.recv(zygote.REQUEST_BYTES)
+                said = self._control.recv(REQUEST_BYTES)
         except ConnectionResetError:
             said = b""
-        return marshal.loads(said) if said else ("",)
+        return record.loads(said) if said else None
 
     def _map_ids(self) -> None:
         try:
@@ -127,26 +158,25 @@ class LabHost:
         with self._sending:
             return self._zygote >= 0 and not _ended(self._zygote, 0) and self._process.poll() is None
 
-    def request(self, start: str, argument: Any, fds: list[int]) -> "Started":
-        """Have the zygote call `start`, a "module:function" that forks, with `argument` and copies of `fds`.
+    def request(self, handler: Handler[S], spec: S, fds: Mapping[str, int]) -> "Started":
+        """Have the zygote call `handler`, a function of a module, with `spec` and copies of the descriptors `fds`.
 
-        `argument` is made of plain values (what marshal takes). Raises `ChildNotStarted` where `start` raised. Several
-        threads may do so at once: each has a reply socket of its own, and a request is one message. The caller keeps
-        what is returned, within an `interrupts.Deferred` if it is to survive one.
+        The handler starts a child, see `labkit.host.zygote`. Raises `ChildNotStarted` where it raised. Several threads
+        may do so at once: each has a reply socket of its own, and a request is one message. The caller keeps what is
+        returned, within an `interrupts.Deferred` if it is to survive one.
         """
         reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 descriptors.make_room(theirs.fileno())
-                message = marshal.dumps((start, argument))
-                if len(message) > zygote.REQUEST_BYTES:
-                    raise LabkitError(
-                        f"a request of {len(message)} bytes is too large (at most {zygote.REQUEST_BYTES})"
-                    )
+                name = f"{handler.__module__}:{handler.__qualname__}"
+                message = record.dumps(Request(handler=name, spec=spec, names=tuple(fds)))
+                if len(message) > REQUEST_BYTES:
+                    raise LabkitError(f"a request of {len(message)} bytes is too large (at most {REQUEST_BYTES})")
                 try:
                     # Under a lock with `end`: once that has closed the socket, its number may be another file's.
                     with self._sending:
-                        scm_rights.send(self._control, message, [theirs.fileno(), *fds])
+                        scm_rights.send(self._control, message, [theirs.fileno(), *fds.values()])
                 except (BrokenPipeError, ConnectionResetError):
                     raise LabkitError(_ENDED) from None
                 except OSError as error:
@@ -155,11 +185,12 @@ class LabHost:
                     raise
             with interrupts.allowed():
                 self._wait_for(reply)
-            data, received = scm_rights.receive(reply, 65536, 2)
-            if data[:1] == b"P":
-                return Started(struct.unpack("=i", data[1:])[0], received[0], reply, received[1:])
-            if data[:1] == b"F":
-                raise ChildNotStarted(*marshal.loads(data[1:]))
+            data, received = scm_rights.receive(reply, REPLY_BYTES, REPLY_DESCRIPTORS)
+            said = record.loads(data) if data else None
+            if isinstance(said, Began):
+                return Started(said.pid, received[0], reply, received[1:])
+            if isinstance(said, Refused):
+                raise ChildNotStarted(said.step, said.errno, said.text, said.notes)
             raise LabkitError(_ENDED if self._is_ending() else _NOT_TAKEN)
         except BaseException:
             reply.close()  # should a child have been started meanwhile, this ends it

@@ -24,12 +24,10 @@ Before the first request the two move into namespaces of their own: the lab host
 import ctypes
 import gc
 import importlib
-import marshal
 import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from contextlib import suppress
@@ -38,9 +36,10 @@ from labkit import constants as c
 from labkit import procfs, syscalls
 from labkit.host import cgroup, enter
 from labkit.host.guardian import keep, kill_descendants, watch
+from labkit.host.messages import REQUEST_BYTES, REQUEST_DESCRIPTORS, Began, Ended, NoLabHost, Ready, Refused
 from labkit.host.netns_pool import NetnsPool
 from labkit.kernel import nofile as descriptors
-from labkit.kernel import reaping, scm_rights
+from labkit.kernel import reaping, record, scm_rights
 from labkit.launch.pending import Pending, Started
 from labkit.program import CallFailed
 
@@ -49,17 +48,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from labkit.kernel.record import Record
     from labkit.launch.pending import Starting
 
-    # What a request names: called in the zygote with the request's argument and descriptors, it forks and returns the
+    # What a request names: called in the zygote with the request's record and descriptors, it forks and returns the
     # child, or yields until there is one. It owns the descriptors only until then.
-    Start = Callable[[object, list[int], NetnsPool], "Started | Starting"]
+    Handler = Callable[[Record, dict[str, int], NetnsPool], "Started | Starting"]
 
 GUARD_NAME = "labkit-guard"
 PROCESS_NAME = "labkit-host"  # what `ps -o comm` shows, and by which `labkit.host` finds hosts left behind
-REQUEST_BYTES = 128 * 1024
-REQUEST_DESCRIPTORS = 24
-EXIT = struct.Struct("=ciQQ")  # b"X", wait status, CPU time in µs, peak memory in KiB
 _CHILD_OPENS = 36  # descriptors, more than a container's beginning has open at once, without mounts of one's own
 
 _LOOK_SECONDS = 5.0  # while there are children: after that their ends are looked for, should a signal have been lost
@@ -71,7 +68,8 @@ def main(control_fd: int) -> "NoReturn":
     caller = syscalls.pidfd_open(os.getppid())
     # Opened before anything can be mounted over it: children share the lab host's mounts.
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    sys.path[:], limit = marshal.loads(control.recv(REQUEST_BYTES))
+    hello = record.loads(control.recv(REQUEST_BYTES))
+    sys.path[:], limit = hello.path, hello.nofile
     descriptors.raise_limit(limit)
     os.setsid()
     _plain_signals()
@@ -81,7 +79,7 @@ def main(control_fd: int) -> "NoReturn":
         group, lack = enter.enter(control)
     except OSError as error:
         notes = getattr(error, "__notes__", [])
-        control.send(marshal.dumps(("failed", error.errno, error.strerror, list(notes))))
+        control.send(record.dumps(NoLabHost(errno=error.errno, text=error.strerror, notes=list(notes))))
         os._exit(1)
     # A collection in a child would touch, and so copy, every page of the zygote's.
     gc.disable()
@@ -100,7 +98,8 @@ def main(control_fd: int) -> "NoReturn":
         cgroup.on_lab_host, cgroup.current, cgroup.lack = True, group, lack
         if group:
             group.settle()
-        control.send(marshal.dumps(("ready", os.getpid(), os.getppid(), group.folder if group else "", lack)))
+        folder = group.folder if group else ""
+        control.send(record.dumps(Ready(pid=os.getpid(), keeper_pid=os.getppid(), group=folder, lack=lack)))
         _drop_stderr()
         ready_there.close()
         Zygote(control, caller, keeper, group, proc, NetnsPool(ready_here)).serve()
@@ -152,7 +151,7 @@ class Zygote:
         self.replies: dict[int, Child | Pending] = {}  # by the descriptor of its reply socket
         self.pending: dict[int, Pending] = {}  # by the descriptor that it waits for
         self.ended_sessions: set[int] = set()  # of children that have ended, while orphans are left
-        self.starts: dict[str, Start] = {}
+        self.handlers: dict[str, Handler] = {}
         self.caller, self.keeper = caller, keeper
         self.wake, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
@@ -224,12 +223,12 @@ class Zygote:
         try:
             self.poll.register(reply_fd, select.EPOLLRDHUP)
             descriptors.make_room(reply_fd, _CHILD_OPENS)
-            name, argument = marshal.loads(data)
-            start = self.starts.get(name)
-            if start is None:
-                module, _, function = name.partition(":")
-                start = self.starts[name] = getattr(importlib.import_module(module), function)
-            started = start(argument, rest, self.networks)
+            request = record.loads(data)
+            handler = self.handlers.get(request.handler)
+            if handler is None:
+                module, _, name = request.handler.partition(":")
+                handler = self.handlers[request.handler] = getattr(importlib.import_module(module), name)
+            started = handler(request.spec, dict(zip(request.names, rest, strict=True)), self.networks)
             if not isinstance(started, Started):
                 pending = Pending(started, reply, rest)
         except Exception as error:
@@ -272,14 +271,14 @@ class Zygote:
         text = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}"
         notes = list(getattr(error, "__notes__", []))
         step = error.call.step if isinstance(error, CallFailed) else ""
-        _send(reply, b"F" + marshal.dumps((step, number, text, notes)))
+        _send(reply, Refused(step=step, errno=number, text=text, notes=notes))
         self._close(reply)
 
     def _began(self, reply: socket.socket, started: Started) -> None:
         """Tell of a child; from here on its end will be."""
         self.ended_sessions.discard(started.pid)
         child = self.children[started.pid] = self.replies[reply.fileno()] = Child(started, reply)
-        if not _send(reply, b"P" + struct.pack("=i", started.pid), started.pidfd, *started.descriptors):
+        if not _send(reply, Began(pid=started.pid), started.pidfd, *started.descriptors):
             self._kill(child)
         for fd in started.descriptors:
             os.close(fd)
@@ -325,7 +324,7 @@ class Zygote:
         if child.started.leaves_orphans:
             self.ended_sessions.add(pid)
             self._end_sessions()
-        _send(child.reply, EXIT.pack(b"X", status, cpu_usec, memory_kib))
+        _send(child.reply, Ended(status=status, cpu_usec=cpu_usec, peak_memory_kib=memory_kib))
         del self.replies[child.reply.fileno()]
         self._close(child.reply)
         os.close(child.started.pidfd)
@@ -344,10 +343,10 @@ class Zygote:
             self.ended_sessions.clear()
 
 
-def _send(reply: socket.socket, message: bytes, *descriptors: int) -> bool:
+def _send(reply: socket.socket, message: "Record", *descriptors: int) -> bool:
     """Whether it could be sent. A caller that has gone is no error: closing its end told us to kill the child."""
     try:
-        scm_rights.send(reply, message, descriptors)
+        scm_rights.send(reply, record.dumps(message), descriptors)
     except OSError:
         return False
     return True

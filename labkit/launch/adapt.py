@@ -6,16 +6,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from labkit.launch.spec import ContainerSpec
+
 _filesystems: "set[str] | None" = None
 
 
-def plan_of(
-    message: "dict[str, Any]", *, owns_network: bool, mapped: bool, has_group: bool
-) -> "tuple[mounts.Step, ...]":
+def plan_of(spec: "ContainerSpec", *, owns_network: bool, mapped: bool, has_group: bool) -> "tuple[mounts.Step, ...]":
     """The plan as it can be carried out: in a user namespace some things are done another way."""
     plan: list[mounts.Step] = []
-    own_groups = any(step[:2] == ("filesystem", "cgroup2") for step in message["plan"])
-    for step in message["plan"]:
+    steps: tuple[tuple[Any, ...], ...] = spec.plan
+    own_groups = any(step[:2] == ("filesystem", "cgroup2") for step in steps)
+    for step in steps:
         if step[0] == "filesystem" and step[1] == "mqueue" and not _kernel_has("mqueue"):
             continue
         if mapped and step[0] == "device":
@@ -29,11 +30,11 @@ def plan_of(
                 plan.append(("filesystem", "cgroup2", "sys/fs/cgroup", ("nosuid", "nodev", "noexec", "ro"), ()))
             continue
         plan.append(step)
-    if message["init"]:
-        plan.append(("bind", message["init"], "dev/init", ("ro", "nosuid", "nodev")))
-    if message["sysctl"]:
+    if spec.process.init:
+        plan.append(("bind", spec.process.init, "dev/init", ("ro", "nosuid", "nodev")))
+    if spec.sysctl:
         # It takes a procfs of its own for that, since the container's is read-only there by now.
-        plan.append(("sysctls", message["sysctl"]))
+        plan.append(("sysctls", spec.sysctl))
     return tuple(plan)
 
 

@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import marshal
 import mmap
 import os
 import signal
@@ -12,7 +11,8 @@ from contextlib import suppress
 
 from labkit import constants as c
 from labkit import syscalls
-from labkit.kernel import nofile, reaping, scm_rights
+from labkit.kernel import nofile, reaping, record, scm_rights
+from labkit.kernel.record import Record
 from labkit.launch import steps
 from labkit.launch.pending import Wait
 from labkit.program import DiedBeforeExecve, Program, how_it_ended
@@ -28,7 +28,21 @@ if TYPE_CHECKING:
 START_SECONDS = 20.0  #: within which a process comes to its command. Who is in the container already may stop it
 
 
-class Scout:
+class Began(Record):
+    """What the copy says: the child has begun. Its pidfd comes along."""
+
+    pid: int
+
+
+class CannotJoin(Record):
+    """What the copy says: there is no child, and why."""
+
+    errno: int
+    text: str
+    notes: "list[str]"
+
+
+class NamespaceJoiner:
     """Begins a program in namespaces of others: pairs of a kind, and a descriptor.
 
     setns(2) moves no process into another PID namespace, but decides where its children are. And a child that is born
@@ -52,15 +66,15 @@ class Scout:
         answer, its_answer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its_answer:
             try:
-                scout = os.fork()
+                copy = os.fork()
             except OSError:
                 answer.close()
                 raise
-            if scout == 0:
+            if copy == 0:
                 self._go(its_answer, tid, flags, parameters, cgroup_fd, asleep)
 
         def pids() -> tuple[int, ...]:
-            return (scout, *struct.unpack_from("=i", tid))
+            return (copy, *struct.unpack_from("=i", tid))
 
         said = b""
         try:
@@ -74,14 +88,14 @@ class Scout:
             if not said:
                 _kill(*pids())
             answer.close()
-            status = reaping.status_of(scout)
+            status = reaping.status_of(copy)
         if not said:
             raise DiedBeforeExecve(how_it_ended(status))
-        pid, number, text, notes = marshal.loads(said)
-        if pid:
-            return pid, pidfd[0]
-        error = OSError(number, text)
-        for note in notes:
+        told = record.loads(said)
+        if isinstance(told, Began):
+            return told.pid, pidfd[0]
+        error = OSError(told.errno, told.text)
+        for note in told.notes:
             error.add_note(note)
         raise error
 
@@ -107,10 +121,12 @@ class Scout:
             pid, pidfd = self.program.clone(
                 flags | c.CLONE_PARENT, parameters, cgroup_fd, asleep=asleep, tid_address=address
             )
-            scm_rights.send(answer, marshal.dumps((pid, 0, "", [])), [pidfd])
+            scm_rights.send(answer, record.dumps(Began(pid=pid)), [pidfd])
         except OSError as error:
             notes = list(getattr(error, "__notes__", []))
-            scm_rights.send(answer, marshal.dumps((0, error.errno, error.strerror, notes)))
+            scm_rights.send(
+                answer, record.dumps(CannotJoin(errno=error.errno or 0, text=error.strerror or "", notes=notes))
+            )
         finally:
             os._exit(0)
 

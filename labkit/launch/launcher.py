@@ -21,7 +21,6 @@ neither can have the zygote asleep meanwhile, so it runs beside it::
 """
 
 import errno
-import marshal
 import os
 import stat
 import struct
@@ -30,57 +29,57 @@ from contextlib import suppress
 from labkit import constants as c
 from labkit import idmap, syscalls
 from labkit.launch import steps
-from labkit.launch.joiner import Scout
-from labkit.launch.parent_sync import Waiting
+from labkit.launch.joiner import NamespaceJoiner
+from labkit.launch.parent_sync import ParentSync
 from labkit.launch.pending import Started
-from labkit.launch.steps import Written
+from labkit.launch.spec import ContainerSpec, JoinSpec
+from labkit.launch.steps import InitProgram
 from labkit.program import CallFailed, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import TypeVar
 
+    from labkit.kernel.record import Record
     from labkit.launch.pending import Networks, Starting
 
+    S = TypeVar("S", bound=Record)
+
 _KEPT_PROGRAMS = 64
-_written: "dict[bytes, Written]" = {}
+_written: "dict[tuple[Record, tuple[str, ...]], InitProgram]" = {}
 
 
-def start(argument: "Any", fds: list[int], networks: "Networks | None" = None) -> "Starting":
+def start(spec: ContainerSpec, fds: "dict[str, int]", networks: "Networks | None" = None) -> "Starting":
     """Start the first process of a new container; return it.
 
-    `argument` is `(Config.message(), names)`, and `names` say what the descriptors `fds` are: "stdin", "stdout",
-    "stderr"; "console", a socket for the terminal; "cgroup_fd", the folder of its control group; "net", "ipc", "uts",
-    "pid", "cgroup": namespaces to join; "start": a pipe, and then the process waits on it before it executes the
-    command. Otherwise this returns when execve(2) has succeeded. `CallFailed` says what did not.
+    `fds` are descriptors: "stdin", "stdout", "stderr"; "console", a socket for the terminal; "cgroup_fd", the folder of
+    its control group; "net", "ipc", "uts", "pid", "cgroup": namespaces to join; "start": a pipe, and then the process
+    waits on it before it executes the command. Otherwise this returns when execve(2) has succeeded. `CallFailed` says
+    what did not. A network namespace that `networks` has in stock is taken where a new one is asked for.
     """
-    message, names = argument
-    _give_streams(message["user"][0], message["uid_map"], names, fds)
+    _give_streams(spec.process.uid, spec.uid_map, fds)
     network = None
-    if not {"net"} & {*names, *message["shared"]} and message["network"] != "host" and not message["uid_map"]:
-        network = networks.take() if networks else None
+    if not {"net"} & {*fds, *spec.shared} and spec.network != "host" and not spec.uid_map and networks:
+        network = networks.take()
     try:
         if network is not None:
-            names, fds = (*names, "net"), [*fds, network]
+            fds = {**fds, "net": network}
         # PID 1 of a PID namespace takes all of its processes along, so nothing of its session can be left.
-        alone = "pid" not in (*names, *message["shared"])
-        return (yield from _launch(steps.first_process, message, names, fds, leaves_orphans=not alone))
+        alone = "pid" not in (*fds, *spec.shared)
+        return (yield from _launch(steps.first_process, spec, fds, leaves_orphans=not alone))
     finally:
         if network is not None:
             os.close(network)
 
 
-def join(argument: "Any", fds: list[int], networks: "Networks | None" = None) -> "Starting":
+def join(spec: JoinSpec, fds: "dict[str, int]", networks: "Networks | None" = None) -> "Starting":
     """Start a further process in a running container; return it. As `start`, with the container's pidfd "container"."""
-    message, names = argument
-    _give_streams(message["user"][0], message["container_uid_map"], names, fds)
-    container = fds[names.index("container")]
-    names, fds = (*names, "pid"), [*fds, container]
-    return (yield from _launch(steps.further_process, message, names, fds, leaves_orphans=False))
+    _give_streams(spec.process.uid, spec.uid_map, fds)
+    return (yield from _launch(steps.further_process, spec, {**fds, "pid": fds["container"]}, leaves_orphans=False))
 
 
-def _give_streams(uid: int, uid_map: str, names: "tuple[str, ...]", fds: list[int]) -> None:
+def _give_streams(uid: int, uid_map: str, fds: "dict[str, int]") -> None:
     """Have the user own the pipes that the process reads and writes, or it could not open /dev/stdout. runc does, too.
 
     What else it was given, such as a file, belongs to whom it belongs.
@@ -88,34 +87,29 @@ def _give_streams(uid: int, uid_map: str, names: "tuple[str, ...]", fds: list[in
     outside = idmap.IdMap.parse(uid_map).outside(uid) if uid_map else uid
     if not outside:
         return
-    for name, fd in zip(names, fds, strict=True):
+    for name, fd in fds.items():
         if name in ("stdin", "stdout", "stderr") and stat.S_ISFIFO(os.fstat(fd).st_mode):
             with suppress(PermissionError):  # a pipe of somebody who is nobody on the lab host
                 os.fchown(fd, outside, -1)
 
 
 def _launch(
-    write: "Callable[[Any, tuple[str, ...]], Written]",
-    message: "Any",
-    names: "tuple[str, ...]",
-    fds: list[int],
-    leaves_orphans: bool,
+    write: "Callable[[S, tuple[str, ...]], InitProgram]", spec: "S", given: "dict[str, int]", leaves_orphans: bool
 ) -> "Starting":
-    written = _written_for(write, message, names)
-    given = dict(zip(names, fds, strict=True))
+    written = _written_for(write, spec, tuple(given))
     # These are the zygote's own for as long as it lives, so no descriptor is overwritten when its copy goes there.
     assert min(given.values(), default=steps.START_FD + 1) > steps.START_FD
     parameters = [(written.parameters[name], fd) for name, fd in given.items()]
     group = given.get("cgroup_fd")
-    scout = None
+    joiner = None
     if written.born_in:
-        scout = Scout(written.program, [(kind, given[kind]) for kind in written.born_in])
+        joiner = NamespaceJoiner(written.program, [(kind, given[kind]) for kind in written.born_in])
     written.busy = True
     try:
         if written.waits:
-            return (yield from Waiting(written).go(parameters, group, scout, leaves_orphans))
-        if scout:
-            pid, pidfd = yield from scout.clone(written.flags, parameters, group, asleep=True)
+            return (yield from ParentSync(written).go(parameters, group, joiner, leaves_orphans))
+        if joiner:
+            pid, pidfd = yield from joiner.clone(written.flags, parameters, group, asleep=True)
         else:
             try:
                 pid, pidfd = written.program.clone(written.flags, parameters, group, asleep=True)
@@ -142,20 +136,20 @@ _was_dumpable = syscalls.prctl(c.PR_GET_DUMPABLE) == 1  # of the zygote, when it
 
 
 def _written_for(
-    write: "Callable[[Any, tuple[str, ...]], Written]", message: "Any", names: "tuple[str, ...]"
-) -> Written:
-    """The program for `message`, written now or kept from the last time the same was asked for.
+    write: "Callable[[S, tuple[str, ...]], InitProgram]", spec: "S", names: "tuple[str, ...]"
+) -> InitProgram:
+    """The program for `spec`, written now or kept from the last time the same was asked for.
 
     One that is under way has its results in its memory: then another is written.
     """
     if "start" in names:
-        return write(message, names)  # its child needs it until it is started
-    key = marshal.dumps((write.__name__, message, names))
+        return write(spec, names)  # its child needs it until it is started
+    key = (spec, names)
     written = _written.get(key)
     if written is None or written.busy:
         if len(_written) >= _KEPT_PROGRAMS:
             del _written[next(iter(_written))]  # the oldest
-        written = _written[key] = write(message, names)
+        written = _written[key] = write(spec, names)
     return written
 
 

@@ -13,34 +13,37 @@ from labkit import idmap, syscalls
 from labkit.kernel import reaping, scm_rights
 from labkit.launch.joiner import START_SECONDS
 from labkit.launch.pending import Started, Wait
-from labkit.launch.steps import Written
+from labkit.launch.steps import InitProgram
 from labkit.program import DiedBeforeExecve, how_it_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from labkit.launch.joiner import Scout
+    from labkit.launch.joiner import NamespaceJoiner
     from labkit.program import Value
 
 
-class Waiting:
+class ParentSync:
     """A child that runs beside the zygote, and waits for it."""
 
-    def __init__(self, written: Written) -> None:
+    def __init__(self, written: InitProgram) -> None:
         self.written = written
         self.pid = 0
 
     def go(
-        self, parameters: "list[tuple[Value, int]]", cgroup_fd: int | None, scout: "Scout | None", leaves_orphans: bool
+        self,
+        parameters: "list[tuple[Value, int]]",
+        cgroup_fd: int | None,
+        joiner: "NamespaceJoiner | None",
+        leaves_orphans: bool,
     ) -> "Generator[Wait, bool, Started]":
         """Begin it and do the parent's part; return it once it has executed its command, or waits to be started."""
-        sync, status = yield from self._begin(parameters, cgroup_fd, scout)
-        message = self.written.message
+        sync, status = yield from self._begin(parameters, cgroup_fd, joiner)
         try:
-            if message["uid_map"]:
-                maps = idmap.IdMap.parse(message["uid_map"]), idmap.IdMap.parse(message["gid_map"])
-                idmap.write(self.pid, *maps)
+            if self.written.maps:
+                uid_map, gid_map = self.written.maps
+                idmap.write(self.pid, idmap.IdMap.parse(uid_map), idmap.IdMap.parse(gid_map))
             _send(sync, copied_mounts(self.pid, self.written.sources))
             if not (yield Wait(status, START_SECONDS, lambda: (self.pid,))):
                 raise OSError(errno.ETIMEDOUT, f"it was held up for {START_SECONDS:.0f} s")
@@ -66,7 +69,7 @@ class Waiting:
         return Started(self.pid, self.pidfd, leaves_orphans)
 
     def _begin(
-        self, parameters: "list[tuple[Value, int]]", cgroup_fd: int | None, scout: "Scout | None"
+        self, parameters: "list[tuple[Value, int]]", cgroup_fd: int | None, joiner: "NamespaceJoiner | None"
     ) -> "Generator[Wait, bool, tuple[socket.socket, int]]":
         """Fork it; return where it hears, and where it says how far it has come."""
         written = self.written
@@ -78,8 +81,8 @@ class Waiting:
                 (written.parameters["sync"], childs_sync.fileno()),
                 (written.parameters["status"], childs_status),
             ]
-            if scout:
-                self.pid, self.pidfd = yield from scout.clone(written.flags, parameters, cgroup_fd, asleep=False)
+            if joiner:
+                self.pid, self.pidfd = yield from joiner.clone(written.flags, parameters, cgroup_fd, asleep=False)
             else:
                 self.pid, self.pidfd = written.program.clone(written.flags, parameters, cgroup_fd, asleep=False)
         except BaseException:

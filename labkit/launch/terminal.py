@@ -25,7 +25,7 @@ def winsize(size: tuple[int, int]) -> bytes:
     return struct.pack("=4H", lines, columns, 0, 0)
 
 
-def write(program: Program, console: Value, uid: int, node: str | None, size: tuple[int, int] | None = None) -> None:
+def write(program: Program, console: Value, uid: int, node: str, size: tuple[int, int] | None = None) -> None:
     """Add the calls that open a terminal, make it input and output, and send its master on the socket `console`.
 
     For a process that has entered its root and begun a session. `node` is where it shall be seen besides, or None:

@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 from labkit import host
 from labkit.errors import InvalidConfig, LabkitError
+from labkit.host import messages
 from labkit.kernel import interrupts
+from labkit.network import proxy
 from labkit.network.addresses import checked_port
 
 LOOPBACK = "127.0.0.1"
-_PORTS_PER_RELAY = 6  # a request to the zygote carries eight descriptors
+_PORTS_PER_RELAY = messages.REQUEST_DESCRIPTORS - 1  # a request carries the reply socket, too
 _BACKLOG = 128
 
 
@@ -110,9 +112,11 @@ class Relays:
             for first in range(0, len(pairs), _PORTS_PER_RELAY):
                 some = pairs[first : first + _PORTS_PER_RELAY]
                 targets = [(address, published.port) for _, published in some]
-                descriptors = [sock.fileno() for sock, _ in some]
+                listening = {str(number): sock.fileno() for number, (sock, _) in enumerate(some)}
                 with interrupts.Deferred():
-                    self._started.append(host.current().request("labkit.network.proxy:start", targets, descriptors))
+                    self._started.append(
+                        host.current().request(proxy.start, proxy.ProxySpec(targets=targets), listening)
+                    )
         finally:
             listeners.close()
 

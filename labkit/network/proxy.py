@@ -26,6 +26,7 @@ import traceback
 from labkit import constants as c
 from labkit import syscalls
 from labkit.host.zygote import plain_signals_in_child
+from labkit.kernel.record import Record
 from labkit.launch.pending import Started
 
 TYPE_CHECKING = False
@@ -37,8 +38,15 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset, not an ord
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-def start(argument: "Any", fds: list[int], networks: object = None) -> Started:
-    """Fork a relay that accepts on `fds`; `argument` has for each the (address, port) to connect to. In the zygote."""
+class ProxySpec(Record):
+    """For each listening socket, in their order, the (address, port) to connect to."""
+
+    targets: "list[tuple[str, int]]"
+
+
+def start(spec: ProxySpec, fds: "dict[str, int]", networks: object) -> Started:
+    """Fork a proxy that accepts on the sockets `fds`; return it. Runs in the zygote."""
+    listeners = list(fds.values())
     zygote_pid = os.getpid()
     pid = os.fork()
     if pid:
@@ -50,13 +58,13 @@ def start(argument: "Any", fds: list[int], networks: object = None) -> Started:
         plain_signals_in_child()
         os.setsid()
         # First above all numbers in use, then down to 3, 4, ...: dup2 must not close what is still needed.
-        above = [_above(fd, max(fds) + 1) for fd in fds]
+        above = [_above(fd, max(listeners) + 1) for fd in listeners]
         mine = [os.dup2(fd, number, inheritable=False) for number, fd in enumerate(above, start=3)]
         syscalls.close_range(3 + len(mine))
         with open("/proc/self/comm", "w") as comm:
             comm.write("labkit-relay")
         _allow_many_descriptors()
-        Relay(mine, argument).serve()
+        Relay(mine, spec.targets).serve()
     except BaseException:
         traceback.print_exc()
     finally:

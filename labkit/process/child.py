@@ -97,11 +97,16 @@ class Child(Held):
         self.output = Output()
         try:
             with their_calls, self.output.writers() as writers:
-                opened = not (closed and untrusted)
-                context = (host.absolute_import_path(), os.getcwd(), dict(os.environ), opened, untrusted)
-                started = host.current().request(
-                    "labkit.process.worker:start", context, [their_calls.fileno(), *writers]
+                spec = remote.WorkerSpec(
+                    path=host.absolute_import_path(),
+                    cwd=os.getcwd(),
+                    environ=dict(os.environ),
+                    dumpable=not (closed and untrusted),
+                    plainly=untrusted,
                 )
+                stdout, stderr = writers
+                fds = {"calls": their_calls.fileno(), "stdout": stdout, "stderr": stderr}
+                started = host.current().request(remote.start, spec, fds)
         except BaseException:
             calls.close()
             self.output.close()

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from typing import IO, Protocol
 
-from labkit.host import zygote
-from labkit.kernel import nofile
+from labkit.host import messages
+from labkit.kernel import nofile, record
 
 _PIPE_READ_BYTES = 65536
 
@@ -41,13 +41,13 @@ class Exit:
     def receive(cls, reply: socket.socket) -> "Exit | None":
         """Read it from a reply socket; None where the lab host has ended, and nobody is there to tell."""
         try:
-            message = reply.recv(zygote.EXIT.size)
+            message = reply.recv(messages.REPLY_BYTES)
         except ConnectionResetError:
             message = b""
         if not message:
             return None
-        _, status, cpu_usec, peak_memory_kib = zygote.EXIT.unpack(message)
-        return cls(status, cpu_usec, peak_memory_kib)
+        ended = record.loads(message)
+        return cls(ended.status, ended.cpu_usec, ended.peak_memory_kib)
 
     @property
     def code(self) -> int:

@@ -31,6 +31,7 @@ from labkit.errors import ChildDied
 from labkit.explain import cgroup
 from labkit.host.zygote import plain_signals_in_child
 from labkit.kernel import nofile
+from labkit.kernel.record import Record
 from labkit.launch.pending import Started
 from labkit.process import plain
 from labkit.process.plain import ERROR, VALUE
@@ -45,19 +46,24 @@ LENGTH = struct.Struct("=Q")
 MESSAGE_BYTES_MAX = 1 << 30
 
 
-def start(argument: object, fds: list[int], networks: object = None) -> Started:
-    """Fork a child that serves calls on `fds` = [calls, stdout, stderr]; return it. Runs in the zygote.
+class WorkerSpec(Record):
+    """A child that calls functions. `path`, `cwd` and `environ` are the caller's: it finds what the caller would."""
 
-    `argument` is `(path, cwd, environ, open, plainly)`: the first three the caller's, so that the child imports and
-    finds what the caller would; `open` is whether other processes on the lab host may look into it; `plainly` whether
-    it is to answer by `labkit.process.plain`, and not by a pickle.
-    """
+    path: "list[str]"
+    cwd: str
+    environ: "dict[str, str]"
+    dumpable: bool  #: whether other processes on the lab host may look into it
+    plainly: bool  #: whether it answers by `labkit.process.plain`, and not by a pickle
+
+
+def start(spec: WorkerSpec, fds: "dict[str, int]", networks: object) -> Started:
+    """Fork a child that serves calls on the socket "calls" of `fds`, with "stdout" and "stderr"; return it."""
     zygote_pid = os.getpid()
     pid = os.fork()
     if pid:
         return Started(pid, os.pidfd_open(pid))
     try:
-        _serve(zygote_pid, argument, *fds)
+        _serve(zygote_pid, spec, fds["calls"], fds["stdout"], fds["stderr"])
     except BaseException:
         traceback.print_exc()  # no function of the caller's has run yet, so this is a fault of ours
     finally:
@@ -65,7 +71,7 @@ def start(argument: object, fds: list[int], networks: object = None) -> Started:
         os._exit(1)
 
 
-def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr: int) -> "NoReturn":
+def _serve(zygote_pid: int, spec: WorkerSpec, calls_fd: int, stdout: int, stderr: int) -> "NoReturn":
     # Should the zygote be killed, this goes too, even if it executes a program: nothing waits for the keeper to see it.
     syscalls.prctl(c.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != zygote_pid:
@@ -79,20 +85,19 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
     calls_fd = os.dup2(calls_fd, 3, inheritable=False)
     syscalls.close_range(4)
     sys.stdout, sys.stderr = _text_stream(1), _text_stream(2)
-    path, cwd, environ, open_, plainly = argument
-    if open_:
+    if spec.dumpable:
         syscalls.prctl(c.PR_SET_DUMPABLE, 1)  # where the zygote is closed to its own user: see `labkit.host.enter`
-    sys.path[:] = path
-    if plainly and not open_:
+    sys.path[:] = spec.path
+    if spec.plainly and not spec.dumpable:
         seal_imports()
-    os.chdir(cwd)
+    os.chdir(spec.cwd)
     os.environ.clear()
-    os.environ.update(environ)
+    os.environ.update(spec.environ)
     calls = socket.socket(fileno=calls_fd)
     me = os.getpid()
     while (message := read_message(calls)) is not None:
         try:
-            answer = _call(message, plainly)
+            answer = _call(message, spec.plainly)
         except SystemExit as error:
             _flush()
             os._exit(_exit_code(error))
@@ -100,7 +105,7 @@ def _serve(zygote_pid: int, argument: "Any", calls_fd: int, stdout: int, stderr:
             _flush()
         if os.getpid() != me:
             # The function forked, and this is the copy: only the original answers.
-            os._exit(_end_of_copy(answer, plainly))
+            os._exit(_end_of_copy(answer, spec.plainly))
         write_message(calls, answer)
     os._exit(0)
 

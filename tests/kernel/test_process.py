@@ -19,6 +19,7 @@ import pytest
 from labkit import constants as c
 from labkit import host, procfs, syscalls
 from labkit.errors import ChildDied, LabkitError
+from labkit.network import proxy
 from labkit.process import child as process
 from labkit.process import run_in_child, spawn, stdio
 
@@ -266,7 +267,7 @@ def test_child_of_an_ended_host_says_so() -> None:
 
 def test_a_request_that_is_too_large_is_refused() -> None:
     with pytest.raises(LabkitError, match="too large"):
-        host.current().request("labkit.process.worker:start", "x" * 200_000, [])
+        host.current().request(proxy.start, proxy.ProxySpec(targets=[("x" * 200_000, 1)]), {})
 
 
 def test_pidfd_is_readable_when_the_child_has_ended() -> None:

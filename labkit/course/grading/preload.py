@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 from labkit import host
+from labkit.kernel.record import Record
 from labkit.launch.pending import Started
 
 #: What the standard library imports only when it is needed: codecs above all, "idna" for the name of a host.
@@ -27,8 +28,7 @@ _FOR_NETWORKS = ("pyroute2", "pyroute2.netlink.exceptions", "pyroute2.nftables.e
 def into_zygote() -> None:
     """Import into the zygote what this process has imported; start the lab host if there is none."""
     names = sorted(_names())
-    context = (host.absolute_import_path(), names)
-    started = host.current().request("labkit.course.grading.preload:start", context, [])
+    started = host.current().request(start, PreloadSpec(path=host.absolute_import_path(), names=names), {})
     started.reply.recv(1)  # its end
     started.reply.close()
     os.close(started.pidfd)
@@ -51,11 +51,17 @@ def _names() -> set[str]:
     return names
 
 
-def start(argument: tuple[list[str], list[str]], fds: list[int], networks: object = None) -> Started:
+class PreloadSpec(Record):
+    """Where Python finds modules, and which are to be imported."""
+
+    path: list[str]
+    names: list[str]
+
+
+def start(spec: PreloadSpec, fds: dict[str, int], networks: object) -> Started:
     """In the zygote: import; then fork a child that ends at once, since a request is for a child."""
-    path, names = argument
-    sys.path[:] = path
-    for name in names:
+    sys.path[:] = spec.path
+    for name in spec.names:
         with suppress(ImportError):
             importlib.import_module(name)
     pid = os.fork()
