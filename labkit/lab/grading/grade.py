@@ -12,7 +12,7 @@ from pathlib import Path
 from labkit.errors import LabkitError
 from labkit.lab import pace
 from labkit.lab.grading import room
-from labkit.lab.grading.collect import Found
+from labkit.lab.grading.found import NO_LAB, NO_TITLE, Found
 from labkit.lab.grading.rebuilt import rebuild
 from labkit.lab.grading.replay import replay
 from labkit.lab.grading.results import OUTCOMES, Exam, ExerciseResult, Judged, Result
@@ -31,6 +31,9 @@ def grade(found: Found, submission: Submission, exam: Exam) -> Result:
     `LabkitError`: this machine cannot make rooms (`room.unsupported`).
     """
     begun = time.monotonic()
+    if found.lab == NO_LAB:
+        notes = submission.notes
+        return Result(found.learner, NO_LAB, NO_TITLE, str(found.path), refused=submission.refused, notes=notes)
     hidden = _hidden_text(exam.hidden, found.lab)
     exercises = []
     for one in posed.all_of(found.lab):
@@ -43,7 +46,7 @@ def grade(found: Found, submission: Submission, exam: Exam) -> Result:
     return Result(
         found.learner,
         found.lab,
-        source.title(source.path_of(found.lab)),
+        title_of(found.lab),
         str(found.path),
         tuple(exercises),
         refused=submission.refused,
@@ -52,6 +55,11 @@ def grade(found: Found, submission: Submission, exam: Exam) -> Result:
         seconds=time.monotonic() - begun,
         digest=digest_of(submission),
     )
+
+
+def title_of(lab: str) -> str:
+    """The title of a lab, or of what is of none."""
+    return NO_TITLE if lab == NO_LAB else source.title(source.path_of(lab))
 
 
 def seed_of(exam: Exam, found: Found) -> str:

@@ -14,11 +14,10 @@ from typing import Any
 from labkit.errors import LabkitError
 from labkit.lab.grading import room
 from labkit.lab.grading import submission as submissions
-from labkit.lab.grading.collect import Found
-from labkit.lab.grading.grade import grade
+from labkit.lab.grading.found import Found
+from labkit.lab.grading.grade import grade, title_of
 from labkit.lab.grading.results import Exam, Result
 from labkit.lab.grading.submission import Submission
-from labkit.lab.notebooks import source
 
 Tell = Callable[[Result], None]
 _AHEAD = 4  # submissions that are read while others are graded, for each worker: a class need not fit into memory
@@ -138,6 +137,6 @@ def _result(found: Found, outcome: Result | BaseException) -> Result:
 
 def _failed(found: Found, why: str) -> Result:
     """A submission that we could not grade, and whose fault that is: ours."""
-    title = source.title(source.path_of(found.lab))
+    title = title_of(found.lab)
     text = f"This submission could not be graded, and that is not its fault: {why[:1000]}"
     return Result(found.learner, found.lab, title, str(found.path), refused=text, failed=True, notes=found.notes)

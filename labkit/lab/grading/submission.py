@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from labkit.lab.grading import notebookfile
-from labkit.lab.grading.collect import Found, find
+from labkit.lab.grading.collect import find
+from labkit.lab.grading.found import Found
 from labkit.lab.grading.ipythons import is_for_ipython
 from labkit.lab.grading.notebookfile import RawCell, RawNotebook, Refused
 from labkit.lab.notebooks import posed, source
@@ -35,6 +36,8 @@ class Submission:
 
 def read(found: Found) -> Submission:
     """Read one submission. Never raises for what is in it: what cannot be graded is `refused`."""
+    if found.refused:
+        return Submission(notes=found.notes, refused=found.refused)
     try:
         notebook = notebookfile.read(found.path)
     except Refused as reason:
