@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab.grading import lms, notebookfile, whichlab
+from labkit.lab.grading import lms, notebookfile, report, whichlab
 from labkit.lab.grading.collect import NO_LAB, Found, Tally, find
 from labkit.lab.grading.submission import read
+from tests.gradings import result
 from tests.unit.test_grading_submission import pristine, stored
 
 
@@ -272,6 +273,10 @@ def test_two_of_one_name_are_two_where_one_has_handed_in_no_notebook(tmp_path: P
     stored(tmp_path / "Jane Doe_1_assignsubmission_file_", pristine())
     stored(tmp_path / "Jane Doe_2_assignsubmission_file_", "%PDF", "report.pdf")
     assert people(tmp_path) == [("Jane Doe 1", "05"), ("Jane Doe 2", "05")]
+    stored(tmp_path / "bob", pristine("06"), "06_pid.ipynb")
+    stored(tmp_path / "Jane Doe_3_assignsubmission_file_", "%PDF", "report.pdf")
+    found = people(tmp_path)
+    assert found == [("Jane Doe", "05"), ("Jane Doe", NO_LAB), ("Jane Doe 3", NO_LAB), ("bob", "06")]
 
 
 @pytest.mark.parametrize("each", [False, True], ids=["their folder", "as a shell writes FOLDER/*"])
@@ -304,3 +309,21 @@ def test_what_of_nbgraders_is_not_looked_into_is_said(tmp_path: Path) -> None:
     said = list[str]()
     assert people(tmp_path, said=said) == [("alice", "05")]
     assert said == [f"{tmp_path}: taken for nbgrader's course folder; not looked into: source"]
+
+
+def test_an_earlier_report_in_the_folder_is_nobodys(tmp_path: Path) -> None:
+    stored(tmp_path / "alice", pristine())
+    report.write([result("alice")], tmp_path / "graded")
+    tally, said = Tally(), list[str]()
+    found = people(tmp_path, tally, said)
+    assert found == [("alice", "05")]
+    assert said == [f"{tmp_path / 'graded'}: the report of an earlier grading, which is not looked into"]
+    assert adds_up(tally, found)
+
+
+@pytest.mark.parametrize("other", ["carol/05_uts.ipynb", "Bob Roe_1_assignsubmission_file_/r.pdf"])
+def test_a_notebook_of_the_instructors_beside_learners_folders_hides_nobody(other: str, tmp_path: Path) -> None:
+    stored(tmp_path, pristine())
+    stored((tmp_path / other).parent, pristine(), Path(other).name)
+    stored(tmp_path / "alice", "%PDF", "report.pdf")
+    assert {one for one, _ in people(tmp_path)} >= {"alice", "carol" if "carol" in other else "Bob Roe"}

@@ -120,7 +120,8 @@ def _sort(seen: list[Seen], beside: whose.Beside, pile: _Pile, say: Say, tally: 
     pile.placed += rows
     others = [one for one in seen if one.reason]
     tally.others += [one.path for one in others if one.is_file]
-    of_one = not beside.several and any(one.learner == names.owner for one in rows)  # ... and not of a class
+    # A learner's own folder, asked for alone: what else is in it is that learner's, too.
+    of_one = not beside.several and {one.learner for one in rows} == {names.owner} and not names.by_course_system
     for one in others if not of_one else ():
         if learner := names.of_another(one):
             pile.others.append((one, Found(learner, NO_LAB, one.path, id=names.id_of(one))))
@@ -210,6 +211,8 @@ class _Rows:
         elif self._learners & set(prefixes):
             return
         learner = next((one for one in prefixes if one not in self._above), "")
+        if found.id and (learner, found.lab) in self.of:  # of another one of that name, or in another assignment
+            learner = f"{learner} {found.id}"
         if not learner or (learner, found.lab) in self.of:
             return
         self._make(replace(found, learner=learner, refused=_why_refused(seen)))

@@ -19,6 +19,7 @@ NO_NOTEBOOK = "it is no notebook"
 EMPTY = "there is no notebook in it"
 _NBGRADERS = {"autograded", "feedback", "release", "source", "submitted"}
 _NBGRADERS_FILES = {"nbgrader_config.py", "gradebook.db"}
+_REPORTS_FILES = {"index.html", "results.json", "scores.csv"}
 _NOBODYS = {"__MACOSX"}  # which macOS puts into archives
 
 Say = Callable[[str], None]
@@ -120,6 +121,9 @@ class _Search:
         for entry in hidden:
             if entry.name not in (".ipynb_checkpoints", ".git"):
                 self.say(f"{entry.path}: a hidden folder, which is not looked into")
+        for entry in [entry for entry in folders if _is_report(Path(entry.path))]:
+            self.say(f"{entry.path}: the report of an earlier grading, which is not looked into")
+            folders.remove(entry)
         return folders
 
     def _limited(self, entries: Iterator[os.DirEntry[str]], folder: Path, budget: Budget) -> Iterator[os.DirEntry[str]]:
@@ -146,6 +150,12 @@ def is_nbgraders(folder: Path) -> bool:
     for learner in learners:
         higher_up |= _in(folder / "submitted" / learner)[1]
     return bool(learners) and not any(is_notebook(name) for name in higher_up)
+
+
+def _is_report(folder: Path) -> bool:
+    """Whether `./lab grade` has written it, without a notebook put beside: it may have been called where these lie."""
+    folders, files = _in(folder)
+    return "learners" in folders and files >= _REPORTS_FILES and not any(is_notebook(name) for name in files)
 
 
 def _in(folder: Path) -> tuple[set[str], set[str]]:

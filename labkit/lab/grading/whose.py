@@ -52,6 +52,7 @@ class Names:
             one.folders and not one.reason and not is_of_the_course(one.folders[0]) for one in seen
         )
         self.owner = self._owner()
+        self.by_course_system = any(_given(one) for one in seen)  #: has named something in it
 
     def of(self, seen: Seen) -> str:
         """Whose notebook it is."""
