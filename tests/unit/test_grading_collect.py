@@ -1,5 +1,6 @@
 """Who handed in is found, whatever they are called and whatever a course system makes of the names."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,8 @@ def test_nobody_hands_in_for_another_by_a_name_that_a_course_system_would_give(t
         ("bob/05_uts.txt", "bob", "is not JSON"),
         ("bob/", "bob", "there is no notebook in it"),
         ("bob/05_uts.ipynb@", "bob", "a symbolic link"),
+        ("bob@", "bob", "a symbolic link"),
+        ("bob.ipynb@", "bob", "a symbolic link"),
         ("bob/1/2/3/4/5/6/7/8/05_uts.ipynb", "bob", "too deep"),
     ],
 )
@@ -223,7 +226,7 @@ def test_who_handed_in_has_a_row(name: str, learner: str, reason: str, one_lab: 
         stored(tmp_path / "carol", pristine("06"), "06_pid.ipynb")
     path = tmp_path / name.rstrip("@")
     if name.endswith("@"):
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         path.symlink_to("/etc/passwd")
     elif name.endswith("/"):
         path.mkdir()
@@ -235,6 +238,34 @@ def test_who_handed_in_has_a_row(name: str, learner: str, reason: str, one_lab: 
     assert (row.learner, row.lab) == (learner, "05" if one_lab else NO_LAB)
     assert reason in read(row).refused
     assert adds_up(tally, found), vars(tally)
+
+
+def test_a_folder_without_a_notebook_has_a_row_among_several_that_were_asked_for(tmp_path: Path) -> None:
+    stored(tmp_path / "alice", pristine())
+    stored(tmp_path / "bob", "%PDF", "report.pdf")
+    stored(tmp_path / "carol" / "work", "%PDF", "report.pdf")
+    stored(tmp_path, "%PDF", "eve.pdf")
+    (tmp_path / "dan").mkdir()
+    tally = Tally()
+    found = find(sorted(tmp_path.iterdir()), tally=tally)
+    assert [one.learner for one in found] == ["alice", "bob", "carol", "dan", "eve"]
+    assert adds_up(tally, found)
+
+
+def test_the_numbers_add_up_whatever_lies_where(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    folders = ["alice", "labs", "05_uts", "submitted", "source", "Jane Doe_1_assignsubmission_file_", "release", "bob"]
+    files = {"05_uts.ipynb": "{}", "x.pdf": "%PDF", "05_uts-Copy1.ipynb": "{}", "mine.ipynb": "{{", ".DS_Store": "x"}
+    for number in range(60):
+        whole = tmp_path / str(number)
+        for _ in range(chance.randint(1, 9)):
+            name = chance.choice([*files])
+            stored(whole.joinpath(*chance.choices(folders, k=chance.choice([0, 1, 1, 1, 2, 3]))), files[name], name)
+        for wanted in ([whole], sorted(whole.iterdir())):
+            tally = Tally()
+            found = find(wanted, tally=tally)
+            assert adds_up(tally, found), sorted(whole.rglob("*"))
+            assert len({(one.learner, one.lab) for one in found}) == len(found)
 
 
 def test_what_lies_beside_notebooks_makes_no_rows(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def through(root: Path, say: Say) -> Iterator[Seen]:
     yield from _Search(root, say).below(root, (), whole)
     if not whole.notebooks:
         say(f"{root}: {EMPTY}")
+        yield Seen(root, root, (), whole, EMPTY, is_file=False)
 
 
 class _Search:

@@ -27,9 +27,14 @@ class Beside:
     def __init__(self, wanted: Sequence[Path]) -> None:
         self.several = len(wanted) > 1
         folders = [Path(os.path.abspath(path)) for path in wanted if os.path.isdir(path)]
+        self._folders = set(folders)
         self._parents = {path.parent for path in folders if not is_of_the_course(path.name)}
         self._not_nbgraders = {path.parent for path in folders if path.name not in _NBGRADERS}
         self.ones_own = any(_is_ones_own(path if os.path.isdir(path) else path.parent) for path in wanted)
+
+    def has(self, root: Path) -> bool:
+        """Whether it is one of several folders that were asked for."""
+        return self.several and Path(os.path.abspath(root)) in self._folders
 
     def are_learners(self, root: Path) -> bool:
         """Whether folders beside this one were asked for that are learners'."""
@@ -52,6 +57,8 @@ class Names:
             one.folders and not one.reason and not is_of_the_course(one.folders[0]) for one in seen
         )
         self.owner = self._owner()
+        # With FOLDER/*, a learner's folder in which there is no notebook.
+        self._is_one_of_several = beside.has(self.root) and all(one.reason for one in seen)
         self.by_course_system = any(_given(one) for one in seen)  #: has named something in it
 
     def of(self, seen: Seen) -> str:
@@ -69,14 +76,19 @@ class Names:
             return ""
         if named := _given(seen):
             return self._by_course_system(seen, named)
+        if self._is_one_of_several:
+            return readable(self.owner)
         if learner := self._learner(seen.folders):
             return readable(learner)
-        stem = whichlab.stem(seen.path)
         if seen.folders and not seen.is_file:
             return ""
+        stem, suffix = whichlab.stem(seen.path), seen.path.suffix.lower()
         number, rest = whichlab.by_name(stem)
-        in_place = seen.path.suffix.lower() in _IN_PLACE and stem.lower() not in _INSTRUCTORS
-        return readable(rest if number else stem) if in_place and not stem.startswith(".") else ""
+        if seen.is_file:
+            in_place = suffix in _IN_PLACE and stem.lower() not in _INSTRUCTORS and not stem.startswith(".")
+        else:
+            in_place = whichlab.is_notebook(seen.path.name) or not suffix  # a link to a notebook, or to a folder
+        return readable(rest if number else stem) if in_place else ""
 
     def own_name(self, seen: Seen) -> str:
         """The name of a file as its learner had it, without its ending."""
