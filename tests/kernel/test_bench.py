@@ -95,6 +95,14 @@ def test_an_idle_container_is_one_process_and_no_python(busybox: Path) -> None:
     assert row["note"] == "1 process each, none of them Python"
 
 
+def test_a_start_and_an_exec_are_measured_beside_each_neighbour(busybox: Path) -> None:
+    rows = figures("beside")
+    assert len(rows) == 12
+    for row in rows:
+        assert 0 < row["low"] <= row["median"] <= row["high"], row
+        assert ("times the one alone" in row["note"]) == ("beside" in row["way"])
+
+
 def test_nonsense_is_refused() -> None:
     for arguments in (["nothing"], ["--rounds", "0"]):
         done = subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True)

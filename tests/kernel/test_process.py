@@ -18,6 +18,7 @@ import pytest
 
 from labkit import constants as c
 from labkit import host, procfs, syscalls
+from labkit.course.grading.sandbox import Allowance
 from labkit.errors import ChildDied, LabkitError
 from labkit.network import proxy
 from labkit.process import child as process
@@ -318,3 +319,27 @@ def test_the_text_that_the_judge_has_put_there_is_shown_for_a_frame(monkeypatch:
     with pytest.raises(ValueError, match="of mine") as caught:
         run_in_child(cell["f"])
     assert "raise ValueError('of mine')" in "\n".join(caught.value.__notes__)
+
+
+def test_an_answer_that_says_it_is_large_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither kept in memory nor waited for: the judge would be killed for what the answer sends it."""
+    monkeypatch.setattr(process, "untrusted", True)
+    monkeypatch.setattr(process, "PLAIN_BYTES_MAX", 1000)
+
+    def answer(size: int) -> str:
+        return "x" * size
+
+    assert len(run_in_child(answer, 900)) == 900
+
+    def forge() -> None:
+        os.write(3, (1001).to_bytes(8, "little"))
+        while True:
+            os.write(3, b"x" * 1000)
+
+    for function in (forge, lambda: answer(1001)):
+        with pytest.raises(ChildDied, match="had returned"):
+            run_in_child(function)
+
+
+def test_what_answers_may_be_at_most_is_far_less_than_a_judge_may_use() -> None:
+    assert Allowance().memory_bytes >= process.PLAIN_BYTES_MAX * 8

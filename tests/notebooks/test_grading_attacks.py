@@ -219,7 +219,9 @@ def test_an_attack_is_worth_what_it_deserves(graded: dict[str, Result], attack: 
 
 
 def test_nobody_else_was_graded_and_links_were_not_followed(graded: dict[str, Result]) -> None:
-    assert set(graded) == set(ATTACKS)
+    links = {"links", "link-to-another"}
+    assert set(graded) == set(ATTACKS) | links
+    assert all("symbolic link" in graded[one].refused and not graded[one].earned for one in links)
 
 
 def test_a_notebook_that_is_too_big_is_refused_in_words(graded: dict[str, Result]) -> None:

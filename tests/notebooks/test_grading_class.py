@@ -12,11 +12,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from bench import classroom
 from labkit.course import exercise_spec
 from labkit.course.authoring import release
 from labkit.course.grading import class_run, sandbox
 from labkit.course.grading.discover import Found, find
-from labkit.course.grading.results import Exam, Result
+from labkit.course.grading.results import Exam, ExerciseResult, Judged, Result
 from labkit.course.source import lab_source
 from labkit.files import state_folder
 from tests.requirements import machine_cannot, need_servers
@@ -93,6 +94,31 @@ def test_a_hostile_submission_costs_nobody_else_anything(klass: Path) -> None:
         mine = next(result for result in results if result.learner == learner)
         assert {one.name for one in mine.exercises if one.earned < one.points} == lost
     assert ended[-1] == "a-endless"  # begun first: the others did not wait for it
+
+
+@pytest.mark.long  # a hostile notebook has half a minute of processor time, if nothing else ends it
+def test_five_kinds_of_harm_cost_an_honest_learner_no_points(tmp_path: Path) -> None:
+    size = classroom.hand_in(tmp_path, 6, classroom.HOSTILE)
+    spans = classroom.graded(tmp_path, size, jobs=2)  # or it says who has got what is not theirs
+    hostile = [one for one in spans if one.learner.endswith(tuple(classroom.HOSTILE))]
+    honest = [one for one in spans if one not in hostile]
+    assert (len(honest), len(hostile)) == (6, 5)
+    assert any(one.share_beside(hostile) > 0.5 for one in honest), "none was graded beside a hostile one"
+
+
+def test_who_has_got_what_is_not_theirs_is_told() -> None:
+    passed, not_yet = Judged("passed", "", "", 1.0), Judged("not yet", "", "")
+
+    def told(learner: str, **judged: Judged) -> list[str]:
+        exercises = tuple(ExerciseResult(name, "", 1.0, one) for name, one in judged.items())
+        return classroom.undeserved(Result(learner, "05", "", "", exercises))
+
+    assert told("1-honest", isolate=passed, join=passed) == []
+    assert told("2-forger", isolate=not_yet, join=passed) == []
+    assert len(told("1-honest", isolate=passed, join=not_yet)) == 1
+    assert len(told("2-forger", isolate=passed, join=passed)) == 1
+    assert len(told("2-forger", isolate=Judged("not checked", "", ""), join=passed)) == 1
+    assert len(told("1-honest")) == 1
 
 
 def test_the_same_submission_has_the_same_score_later(klass: Path) -> None:

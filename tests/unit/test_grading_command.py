@@ -80,6 +80,23 @@ def test_the_exit_code_is_about_the_machine_and_not_about_points(of: Result, exp
     assert cli.failed(of) == expected
 
 
+def test_the_numbers_say_where_everything_went(tmp_path: Path) -> None:
+    for name, text in (
+        ("ada/05_uts.ipynb", "{}"),
+        ("ada/05_uts-Copy1.ipynb", "{}"),
+        ("ada/a.csv", ""),
+        ("bob/b.pdf", ""),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found, said = cli._find([tmp_path], [])
+    assert [one.learner for one in found] == ["ada", "bob"]
+    assert said[-1] == ("4 files were looked at: 2 to grade, 1 passed over, 1 beside them that are no notebooks.")
+    assert cli._outcomes([result("ada"), Result("bob", "05", "", "", refused="A PDF.")]) == (
+        "Of 2 to grade 1 were graded and 1 refused."
+    )
+
+
 def test_a_signal_that_was_ignored_stays_ignored() -> None:
     """nohup ./lab grade goes on when its terminal is closed."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

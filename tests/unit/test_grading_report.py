@@ -17,9 +17,12 @@ import pytest
 from rich.console import Console, RenderableType
 
 from labkit.course.grading import report
+from labkit.course.grading.found import NO_LAB, Found
+from labkit.course.grading.grade import grade
 from labkit.course.grading.report import names, pages, sheets, store, terminal, texts
 from labkit.course.grading.report.gradebook import Gradebook, Score, standing
-from labkit.course.grading.results import CellRun, Judged, Replay, Result
+from labkit.course.grading.results import CellRun, Exam, Judged, Replay, Result
+from labkit.course.grading.submission import Submission
 from labkit.errors import LabkitError
 from tests.gradings import EXPECTED, NOT_ATTEMPTED, NOT_CHECKED, NOT_YET, PASSED, a_class, exercise, result
 
@@ -101,6 +104,23 @@ def test_what_we_could_not_grade_costs_nobody_points() -> None:
     assert (error.get("type"), error.text) == ("not graded", "The machine is out of memory.")
     for name, text in pages.files(book).items():
         assert ("ot graded" in text.partition("</style>")[2]) == (name != "learners/ada.html"), name
+
+
+def test_what_is_of_no_lab_is_on_the_page_of_whom_it_is_of_and_in_every_table() -> None:
+    unread = grade(
+        Found("bob", NO_LAB, Path("bob/x.pdf"), refused="It is a PDF."), Submission(refused="It is a PDF."), Exam("s")
+    )
+    assert (unread.lab, unread.refused, unread.failed) == (NO_LAB, "It is a PDF.", False)
+    found = [result("ada", "05", exercise()), unread]
+    book = Gradebook(found)
+    assert [book.total(one) for one in book.learners] == [Score(1, 1), Score(0, 1)]
+    assert "bob,0,1,0," in sheets.scores(book)
+    assert "bob,?,,refused,0,,It is a PDF.," in sheets.exercises(book)
+    (failure,) = junit(found).iter("failure")
+    assert (failure.get("type"), failure.text) == ("refused", "It is a PDF.")
+    made = pages.files(book)
+    assert "It is a PDF." in made["index.html"] and "It is a PDF." in made["learners/bob.html"]
+    assert "Lab ?" not in made["learners/ada.html"]
 
 
 def test_of_two_notebooks_the_better_one_counts_and_the_page_says_so() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from labkit.course import exercise_spec
 from labkit.course.authoring import release
-from labkit.course.grading import discover, notebook_reader
+from labkit.course.grading import discover, notebook_reader, search
 from labkit.course.grading.submission import MAX_ANSWER, Found, Submission, find, read
 from labkit.course.source import lab_source
 from labkit.files import state_folder
@@ -481,16 +481,26 @@ def test_what_cannot_be_found_is_said(tmp_path: Path) -> None:
     stored(tmp_path, '{"nbformat": 4, "cells": []}', "other.ipynb")
     stored(tmp_path, DEEP, "deep.ipynb")
     names = ["missing", "notes.txt", "other.ipynb", "deep.ipynb", "a\0b", "x" * 300]
-    assert find([tmp_path / name for name in names], said.append) == []
-    assert len(said) == len(names)
-    assert said[2].endswith("other.ipynb: no lab's exercise is in it")
+    rows = find([tmp_path / name for name in names], said.append)
+    assert [(one.learner, one.lab) for one in rows] == [("deep", discover.NO_LAB), ("other", discover.NO_LAB)]
+    assert rows[1].refused == "no lab's exercise is in it"
+    assert [line.rpartition(": ")[2] for line in said] == [
+        "there is no such file or folder",
+        "not a notebook",
+        "there is no such file or folder",
+        "File name too long",
+        "notes.txt",
+    ]
+    said.clear()
+    assert find([tmp_path / "other.ipynb"], said.append) == [], "a single one"
+    assert said == [f"{tmp_path / 'other.ipynb'}: no lab's exercise is in it"]
 
 
 def test_one_learners_folder_does_not_keep_the_search_from_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discover, "MAX_ENTRIES", 10)
-    monkeypatch.setattr(discover, "MAX_UNNAMED", 3)
+    monkeypatch.setattr(search, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(search, "MAX_UNNAMED", 3)
     for number in range(20):
         stored(tmp_path / "a-many" / f"{number:02}", "")
         stored(tmp_path / "b-unnamed", "{}", f"{number:02}.ipynb")
@@ -503,7 +513,7 @@ def test_one_learners_folder_does_not_keep_the_search_from_the_others(
     found = find([tmp_path], said.append)
     assert found[-1].learner == "zoe"
     assert len([one for one in found if one.learner == "b-unnamed"]) == 1, "a row with the reason"
-    assert not [one for one in found if one.learner.startswith("c-")]
+    assert [one.learner for one in found] == ["a-many", "b-unnamed", "c-deep", "zoe"]
     assert [line for line in said if line.endswith("too many files; the others were not looked at")]
     assert [line for line in said if line.endswith("one of too many notebooks without a lab's name; not looked at")]
     assert [line for line in said if line.endswith("too deep to look into")]

@@ -13,11 +13,10 @@ from typing import Any
 
 from labkit.course.grading import sandbox
 from labkit.course.grading import submission as submissions
-from labkit.course.grading.discover import Found
-from labkit.course.grading.grade import grade
+from labkit.course.grading.found import Found
+from labkit.course.grading.grade import grade, title_of
 from labkit.course.grading.results import Exam, Result
 from labkit.course.grading.submission import Submission
-from labkit.course.source import lab_source
 from labkit.errors import LabkitError
 
 Tell = Callable[[Result], None]
@@ -138,6 +137,6 @@ def _result(found: Found, outcome: Result | BaseException) -> Result:
 
 def _failed(found: Found, why: str) -> Result:
     """A submission that we could not grade, and whose fault that is: ours."""
-    title = lab_source.title(lab_source.path_of(found.lab))
+    title = title_of(found.lab)
     text = f"This submission could not be graded, and that is not its fault: {why[:1000]}"
     return Result(found.learner, found.lab, title, str(found.path), refused=text, failed=True, notes=found.notes)

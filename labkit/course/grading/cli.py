@@ -15,7 +15,7 @@ from labkit.course.grading.results import Exam, Result
 from labkit.errors import LabkitError
 
 if TYPE_CHECKING:
-    from labkit.course.grading.discover import Found
+    from labkit.course.grading.found import Found
 
 DEFAULT_OUT = Path("graded")
 EXPLAINED = """\
@@ -106,8 +106,18 @@ def _grade(options: argparse.Namespace) -> int:
         if isinstance(error, _Terminated):
             return 128 + error.signal
         raise
+    if not single:
+        said.append(_outcomes(results))
     _show(results, out, in_full=single, said=said)
     return 1 if any(failed(result) for result in results) else 0
+
+
+def _outcomes(results: Sequence[Result]) -> str:
+    """What became of all that was to be graded."""
+    refused = sum(bool(one.refused) and not one.failed for one in results)
+    not_graded = sum(one.failed for one in results)
+    text = f"Of {len(results)} to grade {len(results) - refused - not_graded} were graded and {refused} refused"
+    return f"{text}; {not_graded} could not be graded here." if not_graded else f"{text}."
 
 
 class _Terminated(KeyboardInterrupt):
@@ -192,7 +202,7 @@ def _lab(word: str) -> str:
 
 def _find(paths: Sequence[Path], labs: Sequence[str]) -> "tuple[list[Found], list[str]]":
     """The submissions, and what was said of files that are none."""
-    from labkit.course.grading.discover import Tally
+    from labkit.course.grading.discover import NO_LAB, Tally
     from labkit.course.grading.report.texts import line
     from labkit.course.grading.submission import find
 
@@ -204,7 +214,7 @@ def _find(paths: Sequence[Path], labs: Sequence[str]) -> "tuple[list[Found], lis
 
     tally = Tally()
     found = find(paths, say, tally)
-    wanted = [one for one in found if not labs or one.lab in labs]
+    wanted = [one for one in found if not labs or one.lab in (*labs, NO_LAB)]
     if not wanted:
         where = ", ".join(_readable(path) for path in paths)
         of = f" of lab {', '.join(labs)}" if labs else ""
@@ -212,8 +222,8 @@ def _find(paths: Sequence[Path], labs: Sequence[str]) -> "tuple[list[Found], lis
     if tally.files > 1:
         parts = [f"{len(wanted)} to grade"]
         parts += [f"{len(found) - len(wanted)} of other labs"] if len(found) > len(wanted) else []
-        parts += [f"{len(tally.passed_over)} notebooks passed over"] if tally.passed_over else []
-        parts += [f"{len(tally.others)} that are no notebooks"] if tally.others else []
+        parts += [f"{len(tally.passed_over)} passed over"] if tally.passed_over else []
+        parts += [f"{len(tally.others)} beside them that are no notebooks"] if tally.others else []
         if lost := tally.left - len(found):
             parts.append(f"{lost} unaccounted for, which is a fault of ours: please report it")
         said.append(f"{tally.files} files were looked at: {', '.join(parts)}.")

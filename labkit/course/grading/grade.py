@@ -14,7 +14,7 @@ from labkit.course.exercise_spec import Posed
 from labkit.course.framework import pace
 from labkit.course.grading import sandbox
 from labkit.course.grading.assemble import rebuild
-from labkit.course.grading.discover import Found
+from labkit.course.grading.found import NO_LAB, NO_TITLE, Found
 from labkit.course.grading.nbval_run import replay
 from labkit.course.grading.results import OUTCOMES, Exam, ExerciseResult, Judged, Result
 from labkit.course.grading.sandbox import Allowance
@@ -32,6 +32,9 @@ def grade(found: Found, submission: Submission, exam: Exam) -> Result:
     `LabkitError`: this machine cannot make rooms (`room.unsupported`).
     """
     begun = time.monotonic()
+    if found.lab == NO_LAB:
+        notes = submission.notes
+        return Result(found.learner, NO_LAB, NO_TITLE, str(found.path), refused=submission.refused, notes=notes)
     hidden = _hidden_text(exam.hidden, found.lab)
     exercises = []
     for one in exercise_spec.all_of(found.lab):
@@ -44,7 +47,7 @@ def grade(found: Found, submission: Submission, exam: Exam) -> Result:
     return Result(
         found.learner,
         found.lab,
-        lab_source.title(lab_source.path_of(found.lab)),
+        title_of(found.lab),
         str(found.path),
         tuple(exercises),
         refused=submission.refused,
@@ -53,6 +56,11 @@ def grade(found: Found, submission: Submission, exam: Exam) -> Result:
         seconds=time.monotonic() - begun,
         digest=digest_of(submission),
     )
+
+
+def title_of(lab: str) -> str:
+    """The title of a lab, or of what is of none."""
+    return NO_TITLE if lab == NO_LAB else lab_source.title(lab_source.path_of(lab))
 
 
 def seed_of(exam: Exam, found: Found) -> str:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from labkit.course import exercise_spec
 from labkit.course.grading import notebook_reader
-from labkit.course.grading.discover import Found, find
+from labkit.course.grading.discover import find
+from labkit.course.grading.found import Found
 from labkit.course.grading.ipython_cells import is_for_ipython
 from labkit.course.grading.notebook_reader import RawCell, RawNotebook, Refused
 from labkit.course.source import lab_source
@@ -36,6 +37,8 @@ class Submission:
 
 def read(found: Found) -> Submission:
     """Read one submission. Never raises for what is in it: what cannot be graded is `refused`."""
+    if found.refused:
+        return Submission(notes=found.notes, refused=found.refused)
     try:
         notebook = notebook_reader.read(found.path)
     except Refused as reason:

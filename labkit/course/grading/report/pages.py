@@ -14,6 +14,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from labkit.course.framework import rendering
+from labkit.course.grading.found import NO_LAB
 from labkit.course.grading.report import texts
 from labkit.course.grading.report.gradebook import WHY, Column, Gradebook, Lab, standing
 from labkit.course.grading.results import Replay, Result
@@ -44,7 +45,9 @@ def files(book: Gradebook) -> dict[str, str]:
     """Every page: its path within the report's folder, and its text."""
     made = {INDEX: _page("class.html.j2", book=book, bars=lambda column: bars(book, column))}
     for learner in book.learners:
-        labs = [_of_learner(book, learner, lab) for lab in book.labs]
+        labs = [
+            _of_learner(book, learner, lab) for lab in book.labs if lab.number != NO_LAB or book.result(learner, NO_LAB)
+        ]
         made[path(book, learner)] = _page("learner.html.j2", book=book, learner=learner, labs=labs)
     return made
 
