@@ -9,7 +9,7 @@ The keeper may be killed so too. The kernel then kills the machine's first proce
 the rest of its PID namespace (`labkit.vm.sandbox`); where it has none, the caller kills the rest, or the next caller
 does. By the lock on FOLDER that caller and keeper hold it knows which are abandoned.
 
-Run as `python -I -S keeper.py FOLDER PLAN ARGUMENT...`, where PLAN is a `Confinement` as JSON, or null; it kills all
+Run as `python -I -S guardian.py FOLDER PLAN ARGUMENT...`, where PLAN is a `Confinement` as JSON, or null; it kills all
 that is left, removes FOLDER, and ends with the machine's exit status.
 """
 

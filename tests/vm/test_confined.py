@@ -89,7 +89,7 @@ def test_when_the_keeper_is_killed_all_ends(prefix: list[str], traces: Traces) -
     ) as caller:
         assert caller.stdout is not None and caller.stderr is not None
         assert caller.stdout.readline() == "up\n"
-        found = [int(entry.split()[0]) for entry in traces.processes() if "keeper.py" in entry]
+        found = [int(entry.split()[0]) for entry in traces.processes() if "guardian.py" in entry]
         os.kill(found[0], signal.SIGKILL)
         assert caller.wait(20) == 125
         assert "signal 9 ended the process that kept it" in caller.stderr.read()
@@ -102,7 +102,7 @@ def test_when_caller_and_keeper_are_killed_all_ends(traces: Traces) -> None:
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as caller:
         assert caller.stdout is not None
         caller.stdout.readline()
-        found = [int(entry.split()[0]) for entry in traces.processes() if "keeper.py" in entry]
+        found = [int(entry.split()[0]) for entry in traces.processes() if "guardian.py" in entry]
         for pid in (found[0], caller.pid):  # stopped first, so that neither sees the other end
             os.kill(pid, signal.SIGSTOP)
         for pid in (found[0], caller.pid):
