@@ -37,7 +37,20 @@ def all_but(before: set[int]) -> None:
 
 
 def still(pids: list[int]) -> None:
-    """Stop processes that only hold a namespace, in case somebody has made them do something else."""
-    for pid in [*pids, *([host.pid()] if Exercise.in_room else [])]:
+    """Stop processes that only hold a namespace, in case somebody has made them do something else.
+
+    A signal is sent at once, and stops its process when that has its turn: wait for that.
+    """
+    held = [*pids, *([host.pid()] if Exercise.in_room else [])]
+    for pid in held:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + pace.scaled(_SECONDS)
+    while any(_runs(pid) for pid in held) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _runs(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        return procfs.stat(pid)[2] not in ("T", "Z", "X")
+    return False
